@@ -1,0 +1,89 @@
+"""Dynamic masking for masked-language modelling."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import grain
+import numpy as np
+
+Features = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskTokens(grain.transforms.RandomMap):
+    """Chooses positions to predict and hides them: 80 % [MASK], 10 % a random token, 10 % unchanged (BERT).
+
+    The result depends only on the row and on the generator that Grain derives from (seed, index of the row).
+
+    Attributes:
+      mask_token_id: id of [MASK].
+      special_ids: ids that are neither masked nor drawn as random token.
+      vocab_size: random tokens are drawn from all other ids below it.
+      rate: share of maskable tokens to predict; at least one where there is any.
+      max_predictions: fixed number of slots per row.
+      starts_word: for whole-word masking, whether each id begins a word; None masks tokens independently.
+    """
+
+    mask_token_id: int
+    special_ids: np.ndarray
+    vocab_size: int
+    rate: float
+    max_predictions: int
+    starts_word: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.rate < 1.0:
+            raise ValueError(f"data.mask_rate={self.rate}: expected a share between 0 and 1")
+        if self.max_predictions < 1:
+            raise ValueError(f"data.max_predictions={self.max_predictions}: expected at least 1")
+        ordinary = np.setdiff1d(np.arange(self.vocab_size, dtype=np.int32), self.special_ids)
+        object.__setattr__(self, "_ordinary", ordinary)
+        is_special = np.zeros(self.vocab_size, bool)
+        is_special[self.special_ids] = True
+        object.__setattr__(self, "_is_special", is_special)
+
+    def random_map(self, element: Features, rng: np.random.Generator) -> Features:
+        """Adds `masked_positions`, `masked_labels` and `masked_weights` [max_predictions], hides `input_ids` [L]."""
+        ids = element["input_ids"]
+        candidates = np.flatnonzero(~self._is_special[ids])  # pyright: ignore[reportAttributeAccessIssue]
+        positions = self._choose(ids, candidates, element["segment_ids"], rng)
+        labels = ids[positions]
+        kind = rng.random(len(positions))
+        random_tokens = rng.choice(self._ordinary, len(positions))  # pyright: ignore[reportAttributeAccessIssue]
+        hidden = np.where(kind < 0.8, self.mask_token_id, np.where(kind < 0.9, random_tokens, labels))
+        masked = ids.copy()
+        masked[positions] = hidden
+        unused = self.max_predictions - len(positions)
+        return {
+            **element,
+            "input_ids": masked,
+            "masked_positions": np.pad(positions, (0, unused)).astype(np.int32),
+            "masked_labels": np.pad(labels, (0, unused)).astype(np.int32),
+            "masked_weights": np.pad(np.ones(len(positions), np.float32), (0, unused)),
+        }
+
+    def _choose(
+        self, ids: np.ndarray, candidates: np.ndarray, segments: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        if not len(candidates):
+            return candidates
+        wanted = min(self.max_predictions, max(1, round(len(candidates) * self.rate)))
+        if self.starts_word is None:
+            return np.sort(rng.permutation(candidates)[:wanted])
+        # A word begins at a piece that starts one, after a gap (a special token), and in a new document.
+        begins = self.starts_word[ids[candidates]]
+        begins[0] = True
+        begins[1:] |= (np.diff(candidates) > 1) | (np.diff(segments[candidates]) != 0)
+        words = np.split(candidates, np.flatnonzero(begins)[1:])
+        chosen: list[np.ndarray] = []
+        count = 0
+        for index in rng.permutation(len(words)):
+            if count + len(words[index]) <= wanted:
+                chosen.append(words[index])
+                count += len(words[index])
+            if count == wanted:
+                break
+        if not chosen:  # Every word is longer than the budget: mask the beginning of one.
+            return words[int(rng.integers(len(words)))][:wanted]
+        return np.sort(np.concatenate(chosen))

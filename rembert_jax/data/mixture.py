@@ -1,0 +1,39 @@
+"""How often each language is seen: p_l proportional to n_l ** alpha."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+logger = logging.getLogger(__name__)
+
+
+def language_shares(counts: Mapping[str, int], alpha: float) -> dict[str, float]:
+    """Sampling probability of each language.
+
+    Args:
+      counts: number of sentences (or documents) of each language, all positive.
+      alpha: 1 keeps the natural proportions, 0 makes all languages equal; the paper uses 0.5.
+
+    Raises:
+      ValueError: if there is no language, a language has no text, or `alpha` is outside [0, 1].
+    """
+    if not counts:
+        raise ValueError("no language to mix; set data.languages")
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"data.alpha={alpha}: expected a number between 0 and 1")
+    empty = [language for language, count in counts.items() if count < 1]
+    if empty:
+        raise ValueError(f"no text for {', '.join(empty)}; add some or take the language out of data.languages")
+    total = sum(counts.values())
+    smoothed = {language: (count / total) ** alpha for language, count in counts.items()}
+    norm = sum(smoothed.values())
+    return {language: value / norm for language, value in smoothed.items()}
+
+
+def log_shares(counts: Mapping[str, int], shares: Mapping[str, float]) -> None:
+    """Logs size, natural share and sampling share of each language."""
+    total = sum(counts.values())
+    for language, count in counts.items():
+        logger.info("%s: %d texts, %.1f %% of all, sampled %.1f %%", language, count, 100 * count / total,
+                    100 * shares[language])  # fmt: skip

@@ -1,0 +1,245 @@
+"""From text sources to batches for masked-language modelling.
+
+One row is a pure function of (seed, number of the row): documents are shuffled and mixed by index, packed in that order,
+and masked with a generator derived from the row's number. The iterator's state is a small JSON object, kept in the
+checkpoint, from which training goes on with the very next batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import grain
+import numpy as np
+
+from rembert_jax.data import mixture, packing, sources, synthetic
+from rembert_jax.data.masking import Features, MaskTokens
+from rembert_jax.tokenization import RemBertTokenizer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Section `data` of a pre-training config.
+
+    Attributes:
+      source: "text" (one text a line, plain or .gz), "jsonl", "tfds" or "synthetic".
+      path: for files a pattern with {language} and {split}; for TFDS a dataset name with {language}.
+      data_dir: TFDS data folder.
+      text_field: key of the text in JSON lines and TFDS.
+      languages: which languages; empty takes all that are found.
+      train_split, eval_split: names of the splits.
+      lines_per_document: consecutive texts to join, for files with one sentence a line.
+      on_invalid: what to do with lines that are not UTF-8.
+      alpha: exponent of the language mixture.
+      seq_length: tokens in a row.
+      mask_rate, max_predictions, whole_word_masking: see `masking.MaskTokens`; max_predictions 0 takes rate x length.
+      eval_texts: texts of each language's `eval_split` used for evaluation.
+      workers: worker processes for tokenising; 0 uses threads of the main process.
+      prefetch: batches prepared ahead.
+    """
+
+    source: Literal["text", "jsonl", "tfds", "synthetic"]
+    path: str = ""
+    data_dir: str = ""
+    text_field: str = "text"
+    languages: tuple[str, ...] = ()
+    train_split: str = "train"
+    eval_split: str = "dev"
+    lines_per_document: int = 1
+    on_invalid: Literal["fail", "skip"] = "fail"
+    alpha: float = 0.5
+    seq_length: int = 512
+    mask_rate: float = 0.15
+    max_predictions: int = 0
+    whole_word_masking: bool = False
+    eval_texts: int = 500
+    workers: int = 0
+    prefetch: int = 4
+
+    def __post_init__(self) -> None:
+        if self.seq_length < 3:
+            raise ValueError(f"seq_length={self.seq_length}: expected at least 3 ([CLS], a token, [SEP])")
+
+    @property
+    def predictions(self) -> int:
+        """Prediction slots of a row."""
+        return self.max_predictions or max(1, round(self.seq_length * self.mask_rate))
+
+
+def open_source(config: DataConfig, language: str, split: str, seed: int) -> Sequence[str]:
+    """The texts of one language and split.
+
+    Raises:
+      sources.SourceError: if they are missing, unreadable or empty; the message names the language.
+    """
+    if config.source == "synthetic":
+        spec = synthetic.language(language, seed).spec
+        size = spec.documents if split == config.train_split else config.eval_texts
+        texts: Sequence[str] = sources.SyntheticText(language, split, size, seed)
+    elif config.source == "tfds":
+        texts = sources.TfdsText(config.path.format(language=language), split, config.data_dir, config.text_field)
+    else:
+        parse = sources.json_text(config.text_field) if config.source == "jsonl" else None
+        files = sources.find_files(config.path, language, split)
+        texts = sources.LineFiles(files, on_invalid=config.on_invalid, parse=parse)
+    if not len(texts):
+        raise sources.SourceError(
+            f"language {language!r}, split {split!r}: no text in {config.path or config.source}; "
+            "add some or take the language out of data.languages"
+        )
+    return sources.GroupedLines(texts, config.lines_per_document) if config.lines_per_document > 1 else texts
+
+
+def open_sources(config: DataConfig, split: str, seed: int) -> dict[str, Sequence[str]]:
+    """The texts of every language of `config` in a split."""
+    languages = list(config.languages)
+    if not languages:
+        if config.source == "synthetic":
+            languages = list(synthetic.LANGUAGES)
+        elif config.source == "tfds":
+            raise sources.SourceError("data.languages is empty; name the languages of a TFDS mixture")
+        else:
+            languages = sources.discover_languages(config.path)
+    return {language: open_source(config, language, split, seed) for language in languages}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Encode(grain.transforms.Map):
+    tokenizer: RemBertTokenizer
+
+    def map(self, element: str) -> list[int]:
+        return self.tokenizer.encode(element)
+
+
+class _Records:
+    """Any sequence as Grain's random-access source."""
+
+    def __init__(self, records: Sequence[Any]) -> None:
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.records[int(index)]
+
+    def __repr__(self) -> str:
+        return f"{type(self.records).__name__}({len(self)})"
+
+
+def _masking(config: DataConfig, tokenizer: RemBertTokenizer) -> MaskTokens:
+    return MaskTokens(
+        mask_token_id=tokenizer.mask_token_id,
+        special_ids=tokenizer.special_ids(),
+        vocab_size=tokenizer.vocab_size,
+        rate=config.mask_rate,
+        max_predictions=config.predictions,
+        starts_word=tokenizer.starts_word() if config.whole_word_masking else None,
+    )
+
+
+def _rows(
+    texts: grain.MapDataset, config: DataConfig, tokenizer: RemBertTokenizer, seed: int, shuffle: bool, threads: int
+) -> grain.IterDataset:
+    encoded = texts.map(_Encode(tokenizer)).to_iter_dataset(
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 1) * 32)
+    )
+    cut = packing.SplitDocuments(config.seq_length, tokenizer.cls_token_id, tokenizer.sep_token_id)
+    pieces = grain.experimental.FlatMapIterDataset(encoded, cut)
+    rows = packing.pack(pieces, config.seq_length, tokenizer.pad_token_id, seed, shuffle)
+    return rows.seed(seed).random_map(_masking(config, tokenizer))
+
+
+def train_batches(
+    texts: Mapping[str, Sequence[str]],
+    config: DataConfig,
+    tokenizer: RemBertTokenizer,
+    *,
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator:
+    """Endless training batches of this process.
+
+    Each process reads its own share of every language, so all processes together see each text once per epoch.
+
+    Args:
+      texts: language to texts.
+      config, tokenizer: as named.
+      batch_size: rows of this process in a batch.
+      seed: of order and masking.
+      process_index, process_count: which share of the data to read.
+
+    Returns:
+      An iterator over dicts of arrays [batch_size, seq_length] (`input_ids`, `segment_ids`, `position_ids`) and
+      [batch_size, predictions] (`masked_positions`, `masked_labels`, `masked_weights`), with `get_state`/`set_state`.
+    """
+    counts = {language: len(source) for language, source in texts.items()}
+    shares = mixture.language_shares(counts, config.alpha)
+    short = [language for language, count in counts.items() if count < process_count]
+    if short:
+        raise sources.SourceError(f"fewer texts than processes ({process_count}) for {', '.join(short)}")
+    mixture.log_shares(counts, shares)
+    datasets = [
+        grain.MapDataset.source(_Records(source)).seed(seed + number).shuffle()[process_index::process_count].repeat()
+        for number, source in enumerate(texts.values())
+    ]
+    mixed = grain.MapDataset.mix(datasets, weights=[shares[language] for language in texts])
+    # Threads do not speed up Python code that holds the interpreter lock; one runs ahead of the device.
+    rows = _rows(mixed, config, tokenizer, seed + 1000 * process_index, shuffle=True, threads=0 if config.workers else 1)
+    batches = rows.batch(batch_size, drop_remainder=True)
+    if config.workers:
+        return iter(batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers)))
+    return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=config.prefetch))
+
+
+def example_batches(
+    examples: Sequence[Any],
+    features: Callable[[Any], Features],
+    *,
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator:
+    """Endless shuffled batches of labelled examples for this process, each example once per epoch and process group.
+
+    Args:
+      examples: random access to labelled examples.
+      features: from an example to its arrays.
+      batch_size: rows of this process in a batch.
+      seed: of the order.
+      process_index, process_count: which share of the data to read.
+    """
+    dataset = grain.MapDataset.source(_Records(examples)).seed(seed).shuffle()[process_index::process_count].repeat()
+    batches = dataset.map(features).batch(batch_size).to_iter_dataset(grain.ReadOptions(num_threads=1))
+    return iter(batches)
+
+
+def eval_batches(
+    texts: Mapping[str, Sequence[str]], config: DataConfig, tokenizer: RemBertTokenizer, *, batch_size: int, seed: int
+) -> dict[str, list[Features]]:
+    """Held-out batches by language, the same at every call; the last one is filled up with rows of weight 0."""
+    batches: dict[str, list[Features]] = {}
+    for language, source in texts.items():
+        chosen = grain.MapDataset.source(_Records(source))[: config.eval_texts]
+        rows = list(_rows(chosen, config, tokenizer, seed, shuffle=False, threads=0))
+        batches[language] = batch_rows(rows, batch_size)
+    return batches
+
+
+def batch_rows(rows: Sequence[Features], batch_size: int) -> list[Features]:
+    """Stacks rows into batches of equal size; a short last batch is filled with zero rows (weight 0, padding)."""
+    result = []
+    for start in range(0, len(rows), batch_size):
+        part = list(rows[start : start + batch_size])
+        filler = {key: np.zeros_like(value) for key, value in part[0].items()}
+        part += [filler] * (batch_size - len(part))
+        result.append({key: np.stack([row[key] for row in part]) for key in part[0]})
+    return result

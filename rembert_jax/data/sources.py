@@ -1,0 +1,214 @@
+"""Where text comes from: random-access sequences of strings, one text each.
+
+Every source has `len()` and `source[i]`, so that shuffling, mixing and resuming are arithmetic on indices.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import json
+import logging
+import mmap
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from rembert_jax.data import synthetic
+
+logger = logging.getLogger(__name__)
+
+OnInvalid = Literal["fail", "skip"]
+
+
+class SourceError(ValueError):
+    """A text source is missing, empty or unreadable."""
+
+
+class SyntheticText(Sequence[str]):
+    """Documents of an artificial language (`rembert_jax.data.synthetic`)."""
+
+    def __init__(self, language: str, split: str, size: int, seed: int) -> None:
+        self.language, self.split, self.size, self.seed = language, split, size, seed
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index):
+        return synthetic.document(self.language, self.split, range(self.size)[index], self.seed)
+
+
+class LineFiles(Sequence[str]):
+    """Lines of plain or gzipped UTF-8 files; blank lines are left out.
+
+    Plain files are memory-mapped and only line offsets are held; gzipped ones are held in memory.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[pathlib.Path],
+        *,
+        on_invalid: OnInvalid = "fail",
+        parse: Callable[[str, str], str] | None = None,
+    ) -> None:
+        """Indexes the files.
+
+        Args:
+          paths: files in order; names ending in `.gz` are decompressed.
+          on_invalid: what to do with a line that is not UTF-8 (or that `parse` refuses): raise, or skip it and say so.
+          parse: maps (line, "file:line") to its text; identity by default.
+
+        Raises:
+          SourceError: naming file and line of the first invalid line, when `on_invalid` is "fail".
+        """
+        self.paths = list(paths)
+        self.parse = parse
+        self._spans: list[tuple[int, int, int, int]] = []  # file, start, end, line number
+        self._buffers: dict[int, bytes | mmap.mmap] = {}
+        for number, path in enumerate(self.paths):
+            self._index(number, path, on_invalid)
+
+    def _buffer(self, number: int) -> bytes | mmap.mmap:
+        if number not in self._buffers:
+            path = self.paths[number]
+            if path.suffix == ".gz":
+                with gzip.open(path) as file:
+                    self._buffers[number] = file.read()
+            elif path.stat().st_size == 0:
+                self._buffers[number] = b""
+            else:
+                with path.open("rb") as file:
+                    self._buffers[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._buffers[number]
+
+    def __getstate__(self):
+        return {**self.__dict__, "_buffers": {}}  # Worker processes map the files themselves.
+
+    def _index(self, number: int, path: pathlib.Path, on_invalid: OnInvalid) -> None:
+        buffer = self._buffer(number)
+        start, line, skipped = 0, 0, 0
+        while start < len(buffer):
+            end = buffer.find(b"\n", start)
+            end = len(buffer) if end < 0 else end
+            line += 1
+            raw = bytes(buffer[start:end])
+            if raw.strip():
+                try:
+                    self._text(raw, f"{path}:{line}")
+                    self._spans.append((number, start, end, line))
+                except SourceError as error:
+                    if on_invalid == "fail":
+                        raise
+                    skipped += 1
+                    logger.warning("skipped: %s", error)
+            start = end + 1
+        if skipped:
+            logger.warning("%s: skipped %d of %d lines", path, skipped, line)
+
+    def _text(self, raw: bytes, where: str) -> str:
+        try:
+            text = raw.decode("utf-8").strip("\r\n \t\ufeff")
+        except UnicodeDecodeError as error:
+            raise SourceError(
+                f"{where}: not valid UTF-8 at byte {error.start} of the line ({error.reason}); "
+                'fix the file, or set data.on_invalid="skip" to leave such lines out'
+            ) from error
+        return text if self.parse is None else self.parse(text, where)
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __getitem__(self, index):
+        number, start, end, line = self._spans[index]
+        return self._text(bytes(self._buffer(number)[start:end]), f"{self.paths[number]}:{line}")
+
+
+class GroupedLines(Sequence[str]):
+    """Joins runs of `size` consecutive texts, for files that hold one sentence a line."""
+
+    def __init__(self, lines: Sequence[str], size: int) -> None:
+        self.lines, self.size = lines, size
+
+    def __len__(self) -> int:
+        return -(-len(self.lines) // self.size)
+
+    def __getitem__(self, index):
+        first = range(len(self))[index] * self.size
+        return " ".join(self.lines[i] for i in range(first, min(first + self.size, len(self.lines))))
+
+
+class TfdsText(Sequence[str]):
+    """One text feature of a TFDS dataset read through `as_data_source` (array_record; needs no TensorFlow)."""
+
+    def __init__(self, name: str, split: str, data_dir: str, field: str) -> None:
+        import tensorflow_datasets as tfds  # Slow to import; only this source needs it.
+
+        try:
+            self.records = tfds.builder(name, data_dir=data_dir or None).as_data_source(split)
+        except Exception as error:
+            raise SourceError(
+                f"TFDS dataset {name!r}, split {split!r} under data_dir={data_dir!r}: {error}. Prepare it with "
+                'builder.download_and_prepare(file_format="array_record")'
+            ) from error
+        self.name, self.field = name, field
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index):
+        record = self.records[index]
+        if self.field not in record:
+            raise SourceError(f"{self.name}: no feature {self.field!r}; it has {', '.join(record)}; set data.text_field")
+        return record[self.field].decode("utf-8")
+
+
+def json_text(field: str) -> Callable[[str, str], str]:
+    """A parser of JSON lines that takes the string under `field`."""
+
+    def parse(line: str, where: str) -> str:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise SourceError(f"{where}: not JSON ({error})") from error
+        if not isinstance(record, dict) or not isinstance(record.get(field), str):
+            raise SourceError(f"{where}: no string under {field!r}; set data.text_field to the right key")
+        return record[field]
+
+    return parse
+
+
+def find_files(pattern: str, language: str, split: str) -> list[pathlib.Path]:
+    """Files of a language: `pattern` with {language} and {split} filled in, wildcards allowed.
+
+    Raises:
+      SourceError: if there is none.
+    """
+    filled = pattern.format(language=language, split=split)
+    paths = [pathlib.Path(path) for path in sorted(glob.glob(filled))]
+    if not paths:
+        raise SourceError(
+            f"no file for language {language!r}, split {split!r}: nothing matches {filled}; "
+            "check data.path and data.languages"
+        )
+    return paths
+
+
+def discover_languages(pattern: str) -> list[str]:
+    """Languages for which files exist: what stands for {language} in the paths that match `pattern`.
+
+    Raises:
+      SourceError: if the folder is missing or nothing in it matches.
+    """
+    before, _, _ = pattern.partition("{language}")
+    root = pathlib.Path(before if before.endswith("/") else pathlib.Path(before).parent)
+    if not root.is_dir():
+        raise SourceError(f"data.path={pattern}: the folder {root} does not exist")
+    found = []
+    for entry in sorted(root.iterdir()):
+        name = entry.name.removeprefix(pathlib.Path(before).name if not before.endswith("/") else "")
+        name = name if entry.is_dir() else name.split(".")[0]
+        if glob.glob(pattern.format(language=name, split="*")):
+            found.append(name)
+    if not found:
+        raise SourceError(f"data.path={pattern}: no language found under {root}; name them in data.languages")
+    return list(dict.fromkeys(found))

@@ -1,0 +1,357 @@
+"""Artificial languages over one shared world, so that every stage runs anywhere, offline, with gold labels.
+
+The world has topics (think of bakery, harbour, orchestra). A topic has concepts (nouns, verbs, adjectives) and people,
+each living in some city. Every concept also has a characteristic number: a price, an hour, a grade. Languages say the
+same kinds of things about this world with different scripts and lexicons, word orders (SVO, SOV, VSO) and morphology. As
+in real languages, digits, punctuation and some proper names are common to all; nothing else is.
+
+Documents are about one topic, so a hidden word can be predicted from its context, and only from it: each concept has two
+synonyms, some stems serve as noun and as verb, and facts are sometimes stated wrongly.
+
+Labels come from the grammar: a part of speech for each token, and for sentence pairs whether both describe the same
+event. The second sentence of a pair never repeats a content word of the first, so comparing strings does not help.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from typing import Literal
+
+import numpy as np
+
+TOPICS, NOUNS, VERBS, ADJECTIVES, PEOPLE, CITIES = 6, 3, 2, 1, 4, 8
+SPLITS = ("train", "validation", "test")
+UPOS = (
+    "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM",
+    "PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM", "VERB", "X",
+)  # fmt: skip
+FUNCTION_WORDS = {
+    "the": "DET", "in": "ADP", "at": "ADP", "of": "ADP", "with": "ADP", "and": "CCONJ", "is": "AUX", "not": "PART",
+    "they": "PRON", "today": "ADV", "often": "ADV", "costs": "VERB", "lives": "VERB", "unit": "NOUN",
+}  # fmt: skip
+FORMS = ("object", "past", "plural", "degree")
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageSpec:
+    """The grammar of a language.
+
+    Attributes:
+      code: ISO 639 code from the range reserved for local use (qaa to qtz).
+      letters: consonants and vowels of its script, in pairs of strings.
+      order: order of subject, verb and object.
+      adjective_first, prepositions, articles: where modifiers stand, and whether there is a definite article.
+      inflection: how case, number, tense and degree are marked: by suffixes, by prefixes, or by doubling the word.
+      documents: size of its text; languages differ in how much there is.
+    """
+
+    code: str
+    letters: tuple[str, str]
+    order: Literal["SVO", "SOV", "VSO"]
+    adjective_first: bool
+    prepositions: bool
+    articles: bool
+    inflection: Literal["suffix", "prefix", "reduplication"]
+    documents: int
+
+
+LANGUAGES = {
+    spec.code: spec
+    for spec in (
+        LanguageSpec("qaa", ("bdfgklmnprstvz", "aeiou"), "SVO", True, True, True, "suffix", 16000),
+        LanguageSpec("qab", ("бвгджзклмнпрст", "аеиоу"), "SVO", True, True, False, "prefix", 12000),
+        LanguageSpec("qac", ("βγδζθκλμνξπρστ", "αεηιο"), "SOV", True, False, True, "suffix", 9000),
+        LanguageSpec("qad", ("բգդզթլխկմնպսվտ", "աեիոու"), "VSO", False, True, True, "reduplication", 6000),
+    )
+}
+LABELLED_LANGUAGE = "qaa"
+
+
+@dataclasses.dataclass(frozen=True)
+class Concept:
+    """A noun, verb or adjective of a topic with its characteristic number (two digits)."""
+
+    index: int
+    upos: str
+    topic: int
+    number: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """Somebody with an international name who belongs to a topic and lives in a city."""
+
+    index: int
+    topic: int
+    city: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """Who does what to what, where and how often: what a sentence of the pair task describes."""
+
+    person: Person
+    verb: Concept
+    noun: Concept
+    adjective: Concept | None
+    city: int | None
+    adverb: str | None
+
+
+Token = tuple[str, str]
+"""A surface form and its universal part of speech."""
+
+
+def _rng(seed: int, *parts: str | int) -> np.random.Generator:
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts]
+    return np.random.default_rng([seed, *words])
+
+
+def _make_word(rng: np.random.Generator, letters: tuple[str, str], syllables: int) -> str:
+    return "".join(rng.choice(list(group)) for _ in range(syllables) for group in letters)
+
+
+class World:
+    """Concepts and people, a pure function of the seed."""
+
+    def __init__(self, seed: int) -> None:
+        rng = _rng(seed, "world")
+        kinds = ["NOUN"] * NOUNS + ["VERB"] * VERBS + ["ADJ"] * ADJECTIVES
+        numbers = 10 + rng.permutation(90)
+        self.concepts = [
+            Concept(i, kinds[i % len(kinds)], i // len(kinds), int(numbers[i])) for i in range(TOPICS * len(kinds))
+        ]
+        self.people = [Person(i, i % TOPICS, int(rng.integers(CITIES))) for i in range(TOPICS * PEOPLE)]
+        names = _unique_words(rng, ("bdfgklmnprst", "aeiou"), TOPICS * PEOPLE + CITIES, (2, 3))
+        self.names = [name.capitalize() for name in names[: len(self.people)]]
+        self.cities = [name.capitalize() for name in names[len(self.people) :]]
+
+    def of_topic(self, topic: int, upos: str) -> list[Concept]:
+        """The concepts of a topic with a part of speech."""
+        return [concept for concept in self.concepts if concept.topic == topic and concept.upos == upos]
+
+
+def _unique_words(rng: np.random.Generator, letters: tuple[str, str], count: int, syllables: tuple[int, int]) -> list[str]:
+    words: dict[str, None] = {}
+    while len(words) < count:
+        words[_make_word(rng, letters, int(rng.integers(*syllables)))] = None
+    return list(words)
+
+
+class Language:
+    """Lexicon and grammar of one language: turns meanings into tagged tokens, a pure function of (seed, code)."""
+
+    def __init__(self, code: str, seed: int) -> None:
+        if code not in LANGUAGES:
+            raise ValueError(f"unknown synthetic language {code!r}: expected one of {', '.join(LANGUAGES)}")
+        self.spec, self.seed, self.world = LANGUAGES[code], seed, world(seed)
+        rng = _rng(seed, code, "lexicon")
+        letters = self.spec.letters
+        stems = _unique_words(rng, letters, 2 * len(self.world.concepts), (2, 3))
+        self.synonyms = {c.index: [stems[2 * c.index], stems[2 * c.index + 1]] for c in self.world.concepts}
+        short = _unique_words(rng, letters, len(FUNCTION_WORDS) + len(FORMS), (1, 2))
+        self.function = dict(zip(FUNCTION_WORDS, short, strict=False))
+        self.affixes = dict(zip(FORMS, short[len(FUNCTION_WORDS) :], strict=True))
+        for topic in range(TOPICS):  # One stem a topic is noun and verb: only the context tells which.
+            noun, verb = self.world.of_topic(topic, "NOUN")[0], self.world.of_topic(topic, "VERB")[0]
+            self.synonyms[verb.index][1] = self.synonyms[noun.index][1]
+
+    def word(self, name: str) -> Token:
+        """A function word."""
+        return self.function[name], FUNCTION_WORDS[name]
+
+    def lexeme(self, concept: Concept, synonym: int, form: str = "") -> Token:
+        """A content word: one of the two synonyms of a concept, as it stands or inflected for one of `FORMS`."""
+        stem = self.synonyms[concept.index][synonym]
+        if not form:
+            return stem, concept.upos
+        affix = self.affixes[form]
+        surface = {"suffix": stem + affix, "prefix": affix + stem, "reduplication": stem + stem}[self.spec.inflection]
+        return surface, concept.upos
+
+    def noun_phrase(self, noun: Token, adjective: Token | None = None, definite: bool = True) -> list[Token]:
+        """Article, adjective and noun in this language's order."""
+        core = [noun] if adjective is None else [adjective, noun] if self.spec.adjective_first else [noun, adjective]
+        return [self.word("the"), *core] if self.spec.articles and definite else core
+
+    def adposition(self, name: str, phrase: list[Token]) -> list[Token]:
+        """A phrase under a preposition or postposition."""
+        return [self.word(name), *phrase] if self.spec.prepositions else [*phrase, self.word(name)]
+
+    def clause(self, subject: list[Token], verb: list[Token], rest: list[Token], adjuncts: list[Token]) -> list[Token]:
+        """Subject, verb, object or predicate, and adjuncts in this language's order, with the full stop."""
+        parts = {"S": subject, "V": verb, "O": rest}
+        body = [token for letter in self.spec.order for token in parts[letter]]
+        ordered = [*body[:-1], *adjuncts, body[-1]] if self.spec.order == "SOV" else [*body, *adjuncts]
+        return [*ordered, (".", "PUNCT")]
+
+
+@functools.cache
+def world(seed: int) -> World:
+    """The world of a seed."""
+    return World(seed)
+
+
+@functools.cache
+def language(code: str, seed: int) -> Language:
+    """The language `code` of a seed."""
+    return Language(code, seed)
+
+
+class _Speaker:
+    """Says things about one topic; every choice comes from `rng`."""
+
+    def __init__(self, tongue: Language, topic: int, rng: np.random.Generator) -> None:
+        self.tongue, self.world, self.topic, self.rng = tongue, tongue.world, topic, rng
+        self.person = self.pick([person for person in self.world.people if person.topic == topic])
+
+    def pick(self, items: list):
+        return items[int(self.rng.integers(len(items)))]
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def content(self, concept: Concept, form: str = "") -> Token:
+        return self.tongue.lexeme(concept, int(self.rng.integers(2)), form)
+
+    def concept(self, upos: str) -> Concept:
+        return self.pick(self.world.of_topic(self.topic, upos))
+
+    def number(self, concept: Concept) -> list[Token]:
+        """The characteristic number of a concept and a unit; one time in ten another number, of two or three digits."""
+        value = int(self.rng.integers(10, 1000)) if self.chance(0.1) else concept.number
+        return [(str(value), "NUM"), self.tongue.word("unit")]
+
+    def name(self) -> list[Token]:
+        return [(self.world.names[self.person.index], "PROPN")]
+
+    def phrase(self, noun: Concept, form: str = "") -> list[Token]:
+        adjective = self.content(self.concept("ADJ")) if self.chance(0.3) else None
+        return self.tongue.noun_phrase(self.content(noun, form), adjective)
+
+    def place(self) -> list[Token]:
+        return self.tongue.adposition("in", [(self.world.cities[self.person.city], "PROPN")])
+
+    def adjuncts(self, *phrases: list[Token]) -> list[Token]:
+        """Adjunct phrases with a comma between them."""
+        joined: list[Token] = []
+        for phrase in phrases:
+            joined += [*([(",", "PUNCT")] if joined else []), *phrase]
+        return joined
+
+    def deed(self, verb: Concept) -> list[Token]:
+        words = [self.content(verb, self.pick(["", "past"]))]
+        if self.chance(0.2):
+            words = [self.tongue.word("not"), *words]
+        if self.chance(0.2):
+            words = [self.tongue.word(self.pick(["today", "often"])), *words]
+        return words
+
+    def does(self) -> list[Token]:
+        verb = self.concept("VERB")
+        subject = self.name() if self.chance(0.5) else [self.tongue.word("they")]
+        when = [self.tongue.adposition("at", self.number(verb))] if self.chance(0.6) else []
+        where = [self.place()] if self.chance(0.3) else []
+        noun = self.phrase(self.concept("NOUN"), self.pick(["object", "plural"]))
+        return self.tongue.clause(subject, self.deed(verb), noun, self.adjuncts(*where, *when))
+
+    def costs(self) -> list[Token]:
+        noun = self.concept("NOUN")
+        return self.tongue.clause(self.phrase(noun), [self.tongue.word("costs")], self.number(noun), [])
+
+    def quality(self) -> list[Token]:
+        noun, adjective = self.concept("NOUN"), self.concept("ADJ")
+        subject = self.tongue.noun_phrase(self.content(noun))
+        grade = [self.tongue.adposition("with", self.number(adjective))] if self.chance(0.7) else []
+        predicate = [self.content(adjective, self.pick(["", "degree"]))]
+        return self.tongue.clause(subject, [self.tongue.word("is")], predicate, self.adjuncts(*grade))
+
+    def owns(self) -> list[Token]:
+        first, second = self.concept("NOUN"), self.concept("NOUN")
+        subject = [
+            *self.tongue.noun_phrase(self.content(first, "plural")),
+            *self.tongue.adposition("of", self.name()),
+            self.tongue.word("and"),
+            *self.tongue.noun_phrase(self.content(second)),
+        ]
+        return self.tongue.clause(subject, self.deed(self.concept("VERB")), self.place(), [])
+
+    def lives(self) -> list[Token]:
+        neighbour = self.pick([person for person in self.world.people if person.topic == self.topic])
+        also = [(self.world.names[neighbour.index], "PROPN")]
+        subject = self.pick([self.name(), [*also, (",", "PUNCT"), *self.name()], [*self.name(), self.tongue.word("and"), *also]])
+        return self.tongue.clause(subject, [self.tongue.word("lives")], self.place(), [])
+
+    def sentence(self) -> list[Token]:
+        kinds = [self.does, self.does, self.does, self.costs, self.costs, self.quality, self.quality, self.owns, self.lives]
+        return self.pick(kinds)()
+
+
+def to_text(tokens: list[Token]) -> str:
+    """Tokens as running text: spaces between words, none before punctuation."""
+    return " ".join(form for form, _ in tokens).replace(" .", ".").replace(" ,", ",")
+
+
+def document(code: str, split: str, index: int, seed: int = 0) -> str:
+    """Document `index` of a split: four to seven sentences about one topic. A pure function of its arguments."""
+    rng = _rng(seed, code, split, "document", index)
+    speaker = _Speaker(language(code, seed), int(rng.integers(TOPICS)), rng)
+    return " ".join(to_text(speaker.sentence()) for _ in range(int(rng.integers(4, 8))))
+
+
+def tagged_sentence(code: str, split: str, index: int, seed: int = 0) -> tuple[list[str], list[str]]:
+    """Tokens and universal parts of speech of one sentence. A pure function of its arguments."""
+    rng = _rng(seed, code, split, "tagged", index)
+    tokens = _Speaker(language(code, seed), int(rng.integers(TOPICS)), rng).sentence()
+    return [form for form, _ in tokens], [upos for _, upos in tokens]
+
+
+def _event(rng: np.random.Generator, shared: World, topic: int, person: Person) -> Event:
+    def pick(items: list):
+        return items[int(rng.integers(len(items)))]
+
+    return Event(
+        person=person,
+        verb=pick(shared.of_topic(topic, "VERB")),
+        noun=pick(shared.of_topic(topic, "NOUN")),
+        adjective=pick(shared.of_topic(topic, "ADJ")) if rng.random() < 0.5 else None,
+        city=int(rng.integers(CITIES)) if rng.random() < 0.5 else None,
+        adverb=pick(["today", "often"]) if rng.random() < 0.5 else None,
+    )
+
+
+def _describe(tongue: Language, event: Event, synonym: int, named: bool) -> list[Token]:
+    subject = [(tongue.world.names[event.person.index], "PROPN")] if named else [tongue.word("they")]
+    adjective = None if event.adjective is None else tongue.lexeme(event.adjective, synonym)
+    verb = [tongue.lexeme(event.verb, synonym, "past")]
+    if event.adverb is not None:
+        verb = [tongue.word(event.adverb), *verb]
+    place = [] if event.city is None else tongue.adposition("in", [(tongue.world.cities[event.city], "PROPN")])
+    return tongue.clause(subject, verb, tongue.noun_phrase(tongue.lexeme(event.noun, synonym, "object"), adjective), place)
+
+
+def sentence_pair(code: str, split: str, index: int, seed: int = 0) -> tuple[str, str, int]:
+    """Two sentences and 1 if they describe the same event, else 0. A pure function of its arguments.
+
+    The second sentence uses the other synonym of every content word. In a pair labelled 0 the deed and its object are of
+    another topic while name, place and adverb are kept, so the shared names say nothing about the label.
+    """
+    rng = _rng(seed, code, split, "pair", index)
+    tongue = language(code, seed)
+    topic = int(rng.integers(TOPICS))
+    person = tongue.world.people[int(rng.integers(len(tongue.world.people)))]
+    event = _event(rng, tongue.world, topic, person)
+    label = int(rng.integers(2))
+    other = event
+    if not label:
+        drawn = _event(rng, tongue.world, (topic + int(rng.integers(1, TOPICS))) % TOPICS, person)
+        adjective = drawn.adjective or tongue.world.of_topic(drawn.noun.topic, "ADJ")[0]
+        other = dataclasses.replace(
+            event, verb=drawn.verb, noun=drawn.noun, adjective=None if event.adjective is None else adjective
+        )
+    synonym = int(rng.integers(2))
+    first = _describe(tongue, event, synonym, named=True)
+    second = _describe(tongue, other, 1 - synonym, named=bool(rng.integers(2)))
+    return to_text(first), to_text(second), label

@@ -1,0 +1,155 @@
+"""Device mesh, the table from logical axes to mesh axes, and placement of states and batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "tensor")
+
+LOGICAL_RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
+    # Activations.
+    ("batch", ("data", "fsdp")),
+    ("length", None),
+    ("embed_activation", None),
+    # Parameters. "fsdp" splits the width that every matrix has, "tensor" splits heads, feed-forward and vocabulary.
+    ("vocab", "tensor"),
+    ("heads", "tensor"),
+    ("mlp", "tensor"),
+    ("embed", "fsdp"),
+    ("embed_out", "tensor"),
+    ("labels", None),
+    ("norm", None),
+    ("layers", None),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Section `mesh`: devices along each axis; -1 in one of them takes what is left.
+
+    Attributes:
+      data: copies of the model, each with its part of the batch.
+      fsdp: parts into which parameters and optimizer state are split, each with its part of the batch.
+      tensor: parts into which heads, feed-forward width and vocabulary are split.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh ("data", "fsdp", "tensor") over all devices, or over `devices`.
+
+    Raises:
+      ValueError: if the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [config.data, config.fsdp, config.tensor]
+    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
+        raise ValueError(f"mesh={dict(zip(AXES, sizes, strict=True))}: expected positive sizes and at most one -1")
+    known = int(np.prod([size for size in sizes if size > 0]))
+    sizes = [len(devices) // known if size == -1 else size for size in sizes]
+    if int(np.prod(sizes)) != len(devices):
+        raise ValueError(
+            f"mesh {dict(zip(AXES, sizes, strict=True))} needs {int(np.prod(sizes))} devices, found {len(devices)}; "
+            "change mesh.data, mesh.fsdp or mesh.tensor (their product must equal the number of devices)"
+        )
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of a batch split over "data" and "fsdp"."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def unbox(tree: Any) -> Any:
+    """Parameters without their logical axis names (and without Linen's sharding constraints, as they may be abstract)."""
+
+    def plain(leaf: Any) -> Any:
+        return leaf.unbox(apply_constraint=False) if isinstance(leaf, nn.LogicallyPartitioned) else leaf
+
+    return jax.tree.map(plain, tree, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))
+
+
+def param_shardings(abstract_params: Any, mesh: Mesh) -> Any:
+    """Shardings of boxed abstract parameters by `LOGICAL_RULES`.
+
+    Raises:
+      ValueError: naming the parameter, its shape and the mesh axis that does not divide it.
+    """
+    specs = nn.get_partition_spec(abstract_params)
+    shardings = nn.logical_to_mesh_sharding(specs, mesh, list(LOGICAL_RULES))
+    plain = unbox(abstract_params)
+    for (path, leaf), sharding in zip(
+        jax.tree_util.tree_leaves_with_path(plain), jax.tree.leaves(shardings), strict=True
+    ):
+        _check_divides(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape, sharding)
+    return shardings
+
+
+def _check_divides(name: str, shape: tuple[int, ...], sharding: NamedSharding) -> None:
+    for size, axes in zip(shape, sharding.spec, strict=False):
+        names = () if axes is None else (axes,) if isinstance(axes, str) else axes
+        parts = int(np.prod([sharding.mesh.shape[axis] for axis in names]))
+        if size % parts:
+            raise ValueError(
+                f"{name} of shape {shape}: {size} is not divisible by mesh axis {'x'.join(names)}={parts}; "
+                f"choose a mesh size that divides {size}, or another model size"
+            )
+
+
+def like_params(tree: Any, shardings: Any, abstract_params: Any, mesh: Mesh) -> Any:
+    """Shardings of an optimizer state: moments of a parameter are placed like it, everything else is replicated.
+
+    A leaf is a moment of a parameter if its path ends with the parameter's path and their shapes are equal.
+    """
+    known: dict[tuple[str, ...], tuple[tuple[int, ...], NamedSharding]] = {}
+    for (path, leaf), sharding in zip(
+        jax.tree_util.tree_leaves_with_path(abstract_params), jax.tree.leaves(shardings), strict=True
+    ):
+        known[tuple(jax.tree_util.keystr((key,), simple=True) for key in path)] = (leaf.shape, sharding)
+    replicated = NamedSharding(mesh, PartitionSpec())
+
+    def place(path: Any, leaf: Any) -> NamedSharding:
+        names = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+        for start in range(len(names)):
+            shape, sharding = known.get(names[start:], (None, replicated))
+            if shape == leaf.shape:
+                return sharding
+        return replicated
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Turns this process's rows into global arrays split over "data" and "fsdp"."""
+    sharding = batch_sharding(mesh)
+    return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
+
+
+def replicated_rows_to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Like `to_global` for a batch of which every process holds all rows (evaluation)."""
+    sharding = batch_sharding(mesh)
+    return {
+        key: jax.make_array_from_callback(value.shape, sharding, lambda index, value=value: value[index])
+        for key, value in batch.items()
+    }
+
+
+def check_batch(batch_size: int, mesh: Mesh, accumulation: int) -> None:
+    """Raises ValueError if the global batch does not divide into processes, shards and accumulation steps."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulation
+    if batch_size % parts or batch_size % jax.process_count():
+        raise ValueError(
+            f"batch_size={batch_size} is not divisible by mesh.data x mesh.fsdp x accumulation = "
+            f"{mesh.shape['data']} x {mesh.shape['fsdp']} x {accumulation} (and by {jax.process_count()} processes); "
+            f"use a multiple of {parts}"
+        )

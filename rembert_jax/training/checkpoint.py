@@ -1,0 +1,200 @@
+"""Checkpoints of a run: training state, data iterator, manifest. The only file that imports orbax.
+
+A run's folder holds `checkpoints/<step>` (to resume), `best/<step>` (fine-tuning: the parameters chosen on the training
+language's development set), `sentencepiece.model`, and `config.json`. Orbax commits a step by renaming, so a killed process
+leaves the previous step intact.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from rembert_jax.training.train_state import Params, TrainState
+
+logger = logging.getLogger(__name__)
+
+OUTPUT_HEAD = "cls"
+"""Top-level parameter group of the output embedding and its prediction head."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing or does not fit the run."""
+
+
+def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested parameters as {"a/b/c": leaf}."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+
+
+def _abstract(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+class CheckpointStore:
+    """The checkpoints of one run, the newest ones kept."""
+
+    def __init__(self, directory: epath.PathLike, keep: int) -> None:
+        policies = ocp.training.preservation_policies
+        self.directory = epath.Path(directory)
+        self._checkpointer = ocp.training.Checkpointer(
+            self.directory, preservation_policy=policies.LatestN(keep), cleanup_tmp_directories=True
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    def save(self, step: int, state: Any, iterator: Any, manifest: Mapping[str, Any]) -> None:
+        """Writes a checkpoint in the background; `iterator` (or None) is saved where it stands now."""
+        items = {"state": state} if iterator is None else {"state": state, "data": iterator}
+        self._checkpointer.save_checkpointables_async(step, items, custom_metadata=dict(manifest), force=True)
+
+    def restore(self, state: Any, iterator: Any) -> Any:
+        """The newest checkpoint in the shardings of `state`; `iterator` is moved to where it stood."""
+        items = {"state": _abstract(state)}
+        if iterator is not None:
+            items["data"] = iterator
+        return self._checkpointer.load_checkpointables(self.latest_step, items)["state"]
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of the newest checkpoint."""
+        metadata = self._checkpointer.metadata(self.latest_step)
+        return dict(metadata.custom_metadata or {})  # pyright: ignore[reportArgumentType]
+
+    def wait(self) -> None:
+        """Blocks until the last save is on disk."""
+        self._checkpointer.wait()
+
+    def close(self) -> None:
+        """Waits and releases the threads."""
+        self._checkpointer.close()
+
+
+def find(path: epath.PathLike) -> pathlib.Path:
+    """The step folder that `init_from` means: a step folder itself, or the newest step of a run's folder.
+
+    Raises:
+      CheckpointError: if there is none.
+    """
+    root = pathlib.Path(path)
+    if (root / "_CHECKPOINT_METADATA").is_file():
+        return root
+    for folder in (root / "best", root / "checkpoints", root):
+        steps = [p for p in folder.glob("*") if p.name.isdigit() and (p / "_CHECKPOINT_METADATA").is_file()]
+        if steps:
+            return max(steps, key=lambda p: int(p.name))
+    raise CheckpointError(
+        f"init_from={path}: no checkpoint found there; expected a run's workdir, or one of its checkpoints/<step> folders"
+    )
+
+
+def read_manifest(step_folder: pathlib.Path) -> dict[str, Any]:
+    """The manifest saved with a checkpoint: resolved config, tokenizer hash, versions."""
+    metadata = ocp.metadata(step_folder)
+    return dict(metadata.custom_metadata or {})  # pyright: ignore[reportArgumentType]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadReport:
+    """Which parameters a fine-tuning run took over; names to numbers of values."""
+
+    loaded: dict[str, int]
+    dropped: dict[str, int]
+    fresh: dict[str, int]
+
+    def log(self) -> None:
+        """Logs the three lists with totals."""
+        for verb, group in (("loaded", self.loaded), ("dropped", self.dropped), ("initialised", self.fresh)):
+            heads: dict[str, int] = {}
+            for name, size in group.items():
+                head = "/".join(name.split("/")[:2])
+                heads[head] = heads.get(head, 0) + size
+            parts = ", ".join(f"{head} {size:,}" for head, size in heads.items()) or "nothing"
+            logger.info("%s %d arrays, %s parameters: %s", verb, len(group), f"{sum(group.values()):,}", parts)
+
+
+def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, LoadReport]:
+    """Loads the encoder of another run and drops its output head.
+
+    Every parameter of `params` that the checkpoint holds under the same name is loaded, in the sharding it has in
+    `params`. Of what is left over, the checkpoint may only have the output head `cls` or a classifier, and the run only
+    heads and the pooler; anything else is an error. Loading into a masked LM takes the output head too.
+
+    Returns:
+      The parameters and a report of what was loaded, dropped and left as initialised.
+
+    Raises:
+      CheckpointError: naming each parameter whose shape differs or that only one side has.
+    """
+    with ocp.Context() as _:
+        stored = ocp.metadata(step_folder / "state") if False else _stored_params(step_folder)
+    wanted = flatten(params)
+    loaded = {name: leaf for name, leaf in wanted.items() if name in stored}
+    wrong = [
+        f"{name}: checkpoint {stored[name]}, this model {tuple(leaf.shape)}"
+        for name, leaf in loaded.items()
+        if stored[name] != tuple(leaf.shape)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{step_folder}: shapes differ; make section `model` equal to the checkpoint's config.json\n  "
+            + "\n  ".join(wrong)
+        )
+    fresh = {name: leaf for name, leaf in wanted.items() if name not in stored}
+    dropped = {name: shape for name, shape in stored.items() if name not in wanted}
+    heads = (f"{OUTPUT_HEAD}/", "classifier/", "rembert/pooler/")
+    strange = [name for name in (*fresh, *dropped) if not name.startswith(heads)]
+    if strange:
+        raise CheckpointError(
+            f"{step_folder}: only one of checkpoint and model has {', '.join(strange[:6])}"
+            f"{' …' if len(strange) > 6 else ''}; make section `model` (and execution.scan_layers) equal to the checkpoint's"
+        )
+    tree = _unflatten({name: _abstract(leaf) for name, leaf in loaded.items()})
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    with context:
+        values = ocp.load_checkpointables(step_folder, {"state": {"params": tree}})["state"]["params"]
+    flat = {**wanted, **flatten(values)}
+    result = jax.tree.unflatten(jax.tree.structure(params), list(flat[name] for name in wanted))
+    report = LoadReport(
+        loaded={name: int(leaf.size) for name, leaf in loaded.items()},
+        dropped={name: int(np.prod(shape)) for name, shape in dropped.items()},
+        fresh={name: int(leaf.size) for name, leaf in fresh.items()},
+    )
+    return result, report
+
+
+def _stored_params(step_folder: pathlib.Path) -> dict[str, tuple[int, ...]]:
+    metadata = ocp.pytree_metadata(step_folder, "state").metadata
+    return {name: tuple(leaf.shape) for name, leaf in flatten(metadata["params"]).items()}
+
+
+def _unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, last = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return tree
+
+
+def check_state(state: TrainState) -> None:
+    """Raises CheckpointError if a state to be saved is not healthy, so that no checkpoint is ever poisoned."""
+    if not bool(state.healthy):
+        raise CheckpointError("refusing to save a state after a non-finite loss")

@@ -1,0 +1,154 @@
+"""What distinguishes pre-training from fine-tuning: data, model, objective, evaluation. The trainer serves both."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import grain
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from rembert_jax.config import RemBertConfig
+from rembert_jax.data import pipeline
+from rembert_jax.modeling.models import (
+    RemBertForMaskedLM,
+    RemBertForSequenceClassification,
+    RemBertForTokenClassification,
+)
+from rembert_jax.tasks.base import Example
+from rembert_jax.tasks.datasets import open_examples, open_task
+from rembert_jax.tokenization import RemBertTokenizer
+from rembert_jax.training import objectives
+from rembert_jax.training.evaluators import MaskedLMEvaluator, Metrics, TaskEvaluator
+from rembert_jax.training.settings import ExperimentConfig
+from rembert_jax.training.train_state import Params
+from rembert_jax.training.train_step import Objective
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Everything the training loop needs to know of a run.
+
+    Attributes:
+      model: the Linen module.
+      objective: its summed loss.
+      train_iterator: batches of this process, with `get_state`/`set_state`.
+      total_steps: updates to do.
+      evaluate: development metrics by language, computed during training.
+      test: metrics by language for the final parameters.
+      select_by: metric of the training language by which the best parameters are kept; None keeps the last ones.
+      baseline: accuracy of guessing without context by language, where there are labels.
+    """
+
+    model: nn.Module
+    objective: Objective
+    train_iterator: grain.DatasetIterator
+    total_steps: int
+    evaluate: Callable[[Params], Metrics]
+    test: Callable[[Params], Metrics]
+    select_by: tuple[str, str] | None
+    baseline: Mapping[str, float]
+
+    def init(self, key: jax.Array) -> Any:
+        """Boxed parameters."""
+        return self.model.init({"params": key}, jnp.zeros((1, 2), jnp.int32))["params"]
+
+
+def _check_length(length: int, name: str, model_config: RemBertConfig) -> None:
+    if length > model_config.max_position_embeddings:
+        raise ValueError(
+            f"{name}={length} exceeds model.max_position_embeddings={model_config.max_position_embeddings}; "
+            f"shorten {name} or give the model more positions"
+        )
+
+
+def _process_rows(config: ExperimentConfig) -> dict[str, int]:
+    return {
+        "batch_size": config.training.batch_size // jax.process_count(),
+        "seed": config.seed,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+
+
+def pretraining(
+    config: ExperimentConfig,
+    model_config: RemBertConfig,
+    tokenizer: RemBertTokenizer,
+    texts: Mapping[str, Sequence[str]],
+    mesh: Mesh,
+) -> Job:
+    """Masked-language modelling on `texts`, evaluated on each language's held-out text."""
+    data = config.data
+    assert data is not None
+    _check_length(data.seq_length, "data.seq_length", model_config)
+    model = RemBertForMaskedLM(model_config, config.execution)
+    objective = objectives.masked_lm(model)
+    held_out = pipeline.open_sources(dataclasses.replace(data, languages=tuple(texts)), data.eval_split, config.seed)
+    batch_size = config.training.eval_batch_size or config.training.batch_size
+    batches = pipeline.eval_batches(held_out, data, tokenizer, batch_size=batch_size, seed=config.seed)
+    evaluator = MaskedLMEvaluator(objective, batches, mesh)
+    if not config.training.steps:
+        raise ValueError("training.epochs is for fine-tuning; pre-training needs training.steps")
+    return Job(
+        model=model,
+        objective=objective,
+        train_iterator=pipeline.train_batches(texts, data, tokenizer, **_process_rows(config)),
+        total_steps=config.training.steps,
+        evaluate=evaluator,
+        test=evaluator,
+        select_by=None,
+        baseline={},
+    )
+
+
+def fine_tuning(
+    config: ExperimentConfig, model_config: RemBertConfig, tokenizer: RemBertTokenizer, mesh: Mesh
+) -> Job:
+    """Classification, trained and selected on one language, tested on all."""
+    task_config = config.task
+    assert task_config is not None
+    _check_length(task_config.max_length, "task.max_length", model_config)
+    task = open_task(task_config, tokenizer)
+    model_class = (
+        RemBertForTokenClassification
+        if task_config.kind == "token_classification"
+        else RemBertForSequenceClassification
+    )
+    model = model_class(model_config, num_labels=len(task.labels), execution=config.execution)
+    language = task_config.train_language
+    train = open_examples(task_config, language, task_config.train_split, task_config.max_train_examples)
+    dev = {language: open_examples(task_config, language, task_config.dev_split, task_config.max_eval_examples)}
+    test: dict[str, Sequence[Example]] = {
+        lang: open_examples(task_config, lang, task_config.test_split, task_config.max_eval_examples)
+        for lang in task_config.test_languages
+    }
+    if config.training.batch_size > len(train):
+        raise ValueError(
+            f"training.batch_size={config.training.batch_size} exceeds the {len(train)} training examples of {language}"
+        )
+    evaluator = TaskEvaluator(
+        task,
+        lambda params, batch: objectives.class_logits(model, params, batch, None),
+        batch_size=config.training.eval_batch_size or config.training.batch_size,
+        mesh=mesh,
+    )
+    per_epoch = len(train) // config.training.batch_size
+    logger.info("%d training examples in %s, testing on %s", len(train), language, ", ".join(test))
+    return Job(
+        model=model,
+        objective=objectives.classification(model),
+        train_iterator=pipeline.example_batches(train, task.features, **_process_rows(config)),
+        total_steps=config.training.steps or config.training.epochs * per_epoch,
+        evaluate=lambda params: evaluator(params, dev),
+        test=lambda params: evaluator(params, test),
+        select_by=(language, "accuracy"),
+        baseline={lang: task.context_free_baseline(train, rows) for lang, rows in test.items()},
+    )

@@ -1,0 +1,63 @@
+"""From a model to the summed loss that training differentiates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rembert_jax import losses
+from rembert_jax.modeling.models import (
+    RemBertForMaskedLM,
+    RemBertForSequenceClassification,
+    RemBertForTokenClassification,
+)
+from rembert_jax.training.train_state import Params
+from rembert_jax.training.train_step import Batch, Objective, Sums
+
+Classifier = RemBertForSequenceClassification | RemBertForTokenClassification
+
+
+def _dropout(key: jax.Array | None) -> dict[str, Any]:
+    return {"deterministic": True} if key is None else {"deterministic": False, "rngs": {"dropout": key}}
+
+
+def masked_lm(model: RemBertForMaskedLM) -> Objective:
+    """Objective over batches of `data.pipeline`: packed rows with masked positions."""
+
+    def objective(params: Params, batch: Batch, key: jax.Array | None) -> Sums:
+        features, table, bias = model.apply(
+            {"params": params},
+            batch["input_ids"],
+            attention_mask=(batch["segment_ids"] > 0).astype(jnp.int32),
+            position_ids=batch["position_ids"],
+            segment_ids=batch["segment_ids"],
+            masked_positions=batch["masked_positions"],
+            method="prediction_features",
+            **_dropout(key),
+        )  # pyright: ignore[reportAssignmentType]
+        return losses.masked_lm_loss(features, table, bias, batch["masked_labels"], batch["masked_weights"])
+
+    return objective
+
+
+def class_logits(model: Classifier, params: Params, batch: Batch, key: jax.Array | None) -> jax.Array:
+    """Logits of a classification model for a batch of task features."""
+    output: Any = model.apply(
+        {"params": params},
+        batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        token_type_ids=batch["token_type_ids"],
+        **_dropout(key),
+    )
+    return output.logits
+
+
+def classification(model: Classifier) -> Objective:
+    """Objective over batches of task features."""
+
+    def objective(params: Params, batch: Batch, key: jax.Array | None) -> Sums:
+        return losses.classification_loss(class_logits(model, params, batch, key), batch["labels"])
+
+    return objective

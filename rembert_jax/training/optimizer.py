@@ -1,0 +1,107 @@
+"""Optimizers by name, learning-rate schedules, weight-decay mask."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Section `optimizer`; the defaults are the paper's.
+
+    Attributes:
+      name: "adamw", "lamb" or "adafactor".
+      learning_rate: peak.
+      warmup_steps: linear increase from 0; 0 starts at the peak.
+      decay: "linear" or "cosine" to 0 at the last step, or "constant".
+      b1, b2, eps: Adam's (and LAMB's) moments; Adafactor has its own.
+      weight_decay: decoupled; not applied to biases and layer norms.
+      clip_norm: largest global norm of the gradient; 0 does not clip.
+      accumulation: micro-batches whose gradients are summed before an update.
+    """
+
+    learning_rate: float
+    name: Literal["adamw", "lamb", "adafactor"] = "adamw"
+    warmup_steps: int = 0
+    decay: Literal["linear", "cosine", "constant"] = "linear"
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-6
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    accumulation: int = 1
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate={self.learning_rate}: expected a positive number")
+        if self.warmup_steps < 0 or self.accumulation < 1:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps}, accumulation={self.accumulation}: expected at least 0 and 1"
+            )
+
+
+def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    """Learning rate of update i, counted from 0.
+
+    The warm-up reaches the peak at update `warmup_steps`; the first update already has 1/(warmup+1) of it, so no update is
+    wasted. The decay ends at 0 one step after the last update.
+
+    Raises:
+      ValueError: if the warm-up is not shorter than the run.
+    """
+    if config.warmup_steps >= total_steps:
+        raise ValueError(
+            f"optimizer.warmup_steps={config.warmup_steps} is not shorter than the run of {total_steps} steps"
+        )
+    remaining = total_steps - config.warmup_steps
+
+    def schedule(count: Any) -> jax.Array:
+        count = jnp.asarray(count, jnp.float32)
+        warm = (count + 1) / (config.warmup_steps + 1)
+        progress = jnp.clip((count - config.warmup_steps) / remaining, 0.0, 1.0)
+        after = {
+            "linear": 1.0 - progress,
+            "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
+            "constant": jnp.ones_like(progress),
+        }[config.decay]
+        return config.learning_rate * jnp.where(count < config.warmup_steps, warm, after)
+
+    return schedule
+
+
+def decayed(params: Any) -> Any:
+    """True for parameters that weight decay applies to: all but biases and layer norms."""
+
+    def is_decayed(path: Any, _: Any) -> bool:
+        names = [jax.tree_util.keystr((key,), simple=True) for key in path]
+        return names[-1] != "bias" and not any("LayerNorm" in name for name in names)
+
+    return jax.tree_util.tree_map_with_path(is_decayed, params)
+
+
+def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
+    """The optimizer of a run. Its updates are to be added to the parameters."""
+    schedule = learning_rate_schedule(config, total_steps)
+    if config.name == "adamw":
+        update = optax.adamw(
+            schedule, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay, mask=decayed
+        )
+    elif config.name == "lamb":
+        update = optax.lamb(
+            schedule, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay, mask=decayed
+        )
+    else:
+        # Adafactor multiplies its decay into the update without the learning rate; decay here is decoupled and scaled.
+        update = optax.chain(
+            optax.scale_by_factored_rms(),
+            optax.clip_by_block_rms(1.0),
+            optax.add_decayed_weights(config.weight_decay, decayed),
+            optax.scale_by_learning_rate(schedule),
+        )
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    return optax.chain(clip, update)

@@ -1,0 +1,115 @@
+"""The sections of an experiment config as frozen dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rembert_jax import schema
+from rembert_jax.config import Execution
+from rembert_jax.data.pipeline import DataConfig
+from rembert_jax.sharding import MeshConfig
+from rembert_jax.tasks.base import TaskConfig
+from rembert_jax.training.optimizer import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Section `tokenizer`: a vocabulary file to use, or how to train one.
+
+    Attributes:
+      path: a SentencePiece model; empty trains one into the workdir (pre-training) or takes that of `init_from`.
+      vocab_size: pieces to train.
+      sample_sentences: texts to train on, drawn with the mixture's shares.
+      character_coverage: share of characters that get a piece of their own.
+      user_defined_symbols: strings that always are one piece.
+    """
+
+    path: str = ""
+    vocab_size: int = 0
+    sample_sentences: int = 1_000_000
+    character_coverage: float = 0.9995
+    user_defined_symbols: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Section `training`: how long, how often.
+
+    Attributes:
+      batch_size: rows of a global batch.
+      steps: updates to do; 0 where `epochs` says it.
+      epochs: passes over the training examples (fine-tuning); 0 where `steps` says it.
+      log_every, eval_every, checkpoint_every: in steps; 0 only at the end.
+      keep_checkpoints: newest ones kept.
+      eval_batch_size: rows of an evaluation batch; 0 takes `batch_size`.
+      wandb_project: also log to this Weights & Biases project.
+    """
+
+    batch_size: int
+    steps: int = 0
+    epochs: int = 0
+    log_every: int = 100
+    eval_every: int = 0
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 2
+    eval_batch_size: int = 0
+    wandb_project: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.steps > 0) == (self.epochs > 0):
+            raise ValueError(f"steps={self.steps}, epochs={self.epochs}: set one of them")
+        if self.batch_size < 1 or self.log_every < 1:
+            raise ValueError(f"batch_size={self.batch_size}, log_every={self.log_every}: expected at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """One run. Pre-training has a section `data`, fine-tuning a section `task`; exactly one of them is given.
+
+    Attributes:
+      seed: of initialisation, data order, masking and dropout.
+      model: fields of `RemBertConfig`; vocabulary size and special ids come from the tokenizer. A run with `init_from`
+        starts from the checkpoint's fields.
+      execution, tokenizer, data, task, optimizer, training, mesh: see their classes.
+      init_from: workdir or checkpoint of another run to start from.
+      model_from: like `init_from`, but takes only architecture and vocabulary and initialises the parameters afresh.
+    """
+
+    seed: int = 0
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    execution: Execution = Execution()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    data: DataConfig | None = None
+    task: TaskConfig | None = None
+    optimizer: OptimizerConfig
+    training: TrainingConfig
+    mesh: MeshConfig = MeshConfig()
+    init_from: str = ""
+    model_from: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.task is None):
+            raise ValueError("expected exactly one of the sections data (pre-training) and task (fine-tuning)")
+        if self.init_from and self.model_from:
+            raise ValueError("init_from and model_from exclude each other")
+
+
+# Keys that may change when a run is resumed; all others decide what is computed.
+FREE_KEYS = ("training.log_every", "training.eval_every", "training.checkpoint_every", "training.keep_checkpoints",
+             "training.wandb_project", "data.workers", "data.prefetch", "mesh", "execution")  # fmt: skip
+
+
+def resolve(config: Mapping[str, Any]) -> ExperimentConfig:
+    """Checks a plain mapping and turns it into an `ExperimentConfig`.
+
+    Raises:
+      schema.SchemaError: naming the section and the key that is unknown, missing or of the wrong type.
+    """
+    return schema.from_mapping(ExperimentConfig, config, "config")
+
+
+def blocking_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Differences between two resolved configs that forbid to resume."""
+    return [line for line in schema.differences(old, new) if not line.startswith(FREE_KEYS)]

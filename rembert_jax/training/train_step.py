@@ -1,0 +1,82 @@
+"""The compiled training step: gradients of a summed loss, accumulation, update, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rembert_jax.training.train_state import Params, TrainState
+
+Batch = dict[str, jax.Array]
+Sums = dict[str, jax.Array]
+Objective = Callable[[Params, Batch, jax.Array | None], Sums]
+"""From parameters, batch and dropout key (None: deterministic) to summed `loss`, `weight` and `correct`."""
+
+
+def _gradients(objective: Objective, params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Sums]:
+    def total(params: Params) -> tuple[jax.Array, Sums]:
+        sums = objective(params, batch, key)
+        return sums["loss"], sums
+
+    gradients, sums = jax.grad(total, has_aux=True)(params)
+    return gradients, sums
+
+
+def summed_gradients(
+    objective: Objective, params: Params, batch: Batch, key: jax.Array, accumulation: int
+) -> tuple[Params, Sums]:
+    """Gradient of the summed loss and the sums, computed in `accumulation` micro-batches.
+
+    Rows are dealt out in turn, so each device keeps its own rows. Sums are added, not averaged: micro-batches of different
+    weight count as they would in one batch.
+    """
+    if accumulation == 1:
+        return _gradients(objective, params, batch, key)
+    micro = {
+        name: value.reshape(value.shape[0] // accumulation, accumulation, *value.shape[1:]).swapaxes(0, 1)
+        for name, value in batch.items()
+    }
+
+    def add(carry: Any, inputs: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        rows, index = inputs
+        return jax.tree.map(jnp.add, carry, _gradients(objective, params, rows, jax.random.fold_in(key, index))), None
+
+    shapes = jax.eval_shape(lambda: _gradients(objective, params, {k: v[0] for k, v in micro.items()}, key))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, (micro, jnp.arange(accumulation)))
+    return total
+
+
+def make_train_step(
+    objective: Objective, tx: optax.GradientTransformation, *, seed: int, accumulation: int, schedule: optax.Schedule
+) -> Callable[[TrainState, Batch], tuple[TrainState, Sums]]:
+    """The function to be compiled: one update of the state and the metrics of its batch.
+
+    The loss is one global sum divided by one global weight. Where loss or gradient is not finite the state stays as it was
+    and `healthy` turns False, so that nothing after it is learnt either.
+
+    Returns:
+      A function from (state, batch) to (state, sums) with keys `loss`, `weight`, `correct` (sums over the batch), `grad_norm`
+      (before clipping), `learning_rate` and `finite`.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        gradients, sums = summed_gradients(objective, state.params, batch, key, accumulation)
+        scale = 1.0 / jnp.maximum(sums["weight"], 1.0)
+        gradients = jax.tree.map(lambda g: g * scale, gradients)
+        norm = optax.global_norm(gradients)
+        finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(norm)
+        healthy = state.healthy & finite
+        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+        new = TrainState(
+            step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state, healthy=healthy
+        )
+        kept = jax.tree.map(lambda a, b: jnp.where(healthy, a, b), new, state.replace(healthy=healthy))
+        return kept, {**sums, "grad_norm": norm, "learning_rate": schedule(state.step), "finite": finite}
+
+    return step
