@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     writers.log_to_terminal()
     try:
-        trainer.run(_CONFIG.value.to_dict(), _WORKDIR.value)
+        trainer.run(_CONFIG.value.to_dict(), _WORKDIR.value or "")
     except (ValueError, trainer.TrainingError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -1,11 +1,10 @@
 """What the config files share: strict arguments and the default optimizer section."""
 
+from types import SimpleNamespace
 from typing import Any
 
-import ml_collections
 
-
-def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
+def parse_arg(arg: str | None, **defaults: Any) -> SimpleNamespace:
     """Parses "name=value,flag" against defaults: booleans may be given alone, types follow the defaults.
 
     Raises:
@@ -24,5 +23,9 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
         elif not given:
             raise ValueError(f"config argument {name!r} needs a value, as {name}={default}")
         else:
-            values[name] = type(default)(text)
-    return ml_collections.ConfigDict(values)
+            try:
+                values[name] = type(default)(text)
+            except ValueError as error:
+                kind = type(default).__name__
+                raise ValueError(f"config argument {item!r}: expected {kind} as in {name}={default}") from error
+    return SimpleNamespace(**values)

@@ -55,7 +55,7 @@ def _pretraining(smoke: bool) -> dict:
         "optimizer": {"learning_rate": 1.5e-3, "warmup_steps": 2 if smoke else 200, "b2": 0.98},
         "training": {
             "batch_size": 16,
-            "steps": 8 if smoke else 3000,
+            "steps": 8 if smoke else 2500,
             "log_every": 4 if smoke else 100,
             "eval_every": 4 if smoke else 1000,
             "checkpoint_every": 4 if smoke else 1000,
@@ -70,7 +70,7 @@ def _fine_tuning(task: str, source: str, smoke: bool) -> dict:
             "path": "synthetic_pos/{language}",
             "text_fields": ("tokens",),
             "label_field": "upos",
-            "max_train_examples": 1000,
+            "max_train_examples": 200,
         },
         "pairs": {"kind": "sequence_classification", "path": "synthetic_paws_x/{language}"},
     }
@@ -90,9 +90,9 @@ def _fine_tuning(task: str, source: str, smoke: bool) -> dict:
         "optimizer": {"learning_rate": 1e-3, "warmup_steps": 2 if smoke else 20, "b2": 0.98},
         "training": {
             "batch_size": 32,
-            "epochs": 3,
+            "epochs": 3 if smoke or task == "pairs" else 12,
             "eval_batch_size": 128,
-            "log_every": 2 if smoke else 30,
-            "eval_every": 2 if smoke else 60,
+            "log_every": 2 if smoke else 25,
+            "eval_every": 2 if smoke else 75,
         },
     }

@@ -110,6 +110,9 @@ class RemBertConfig:
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected a probability in [0, 1)")
+        for name in ("initializer_range", "layer_norm_eps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected a positive number")
         if self.tie_word_embeddings and self.input_embedding_size != self.output_embedding_size:
             raise ValueError(
                 f"tie_word_embeddings=True needs equal sizes, found input_embedding_size={self.input_embedding_size} "
@@ -163,11 +166,17 @@ class RemBertConfig:
         hidden), `encoder` (all blocks), `pooler`, `output_head` (dense, layer norm, table and bias), and the sums
         `fine_tuning` (everything but the output head) and `pre_training` (everything but the pooler).
         """
-        h, e_in, e_out, f = self.hidden_size, self.input_embedding_size, self.output_embedding_size, self.intermediate_size
+        h, e_in, e_out, f = (
+            self.hidden_size,
+            self.input_embedding_size,
+            self.output_embedding_size,
+            self.intermediate_size,
+        )
         attention = 4 * (h * h + h) + 2 * h
         feed_forward = (h * f + f) + (f * h + h) + 2 * h
         counts = {
-            "input_embedding": (self.vocab_size + self.max_position_embeddings + self.type_vocab_size) * e_in + 2 * e_in,
+            "input_embedding": (self.vocab_size + self.max_position_embeddings + self.type_vocab_size) * e_in
+            + 2 * e_in,
             "projection": e_in * h + h,
             "encoder": self.num_hidden_layers * (attention * (2 if self.add_cross_attention else 1) + feed_forward),
             "pooler": h * h + h,

@@ -55,9 +55,7 @@ def masked_lm_loss(
     }
 
 
-def classification_loss(
-    logits: Float[Array, "*lead C"], labels: Int[Array, "*lead"]
-) -> dict[str, Float[Array, ""]]:
+def classification_loss(logits: Float[Array, "*lead C"], labels: Int[Array, "*lead"]) -> dict[str, Float[Array, ""]]:
     """Cross-entropy over labels; positions labelled `IGNORED_LABEL` weigh nothing.
 
     Serves sequence classification (labels [B]) and token classification (labels [B, L]).

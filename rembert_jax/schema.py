@@ -66,7 +66,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value
     if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, typing.cast(type, hint)) else from_mapping(typing.cast(type, hint), value, where)
+        return (
+            value if isinstance(value, typing.cast(type, hint)) else from_mapping(typing.cast(type, hint), value, where)
+        )
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None

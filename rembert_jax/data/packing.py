@@ -8,6 +8,7 @@ positions start at 0.
 from __future__ import annotations
 
 import dataclasses
+
 import grain
 import numpy as np
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import grain
 import numpy as np
+from absl import flags
 
 from rembert_jax.data import mixture, packing, sources, synthetic
 from rembert_jax.data.masking import Features, MaskTokens
@@ -192,9 +193,13 @@ def train_batches(
     ]
     mixed = grain.MapDataset.mix(datasets, weights=[shares[language] for language in texts])
     # Threads do not speed up Python code that holds the interpreter lock; one runs ahead of the device.
-    rows = _rows(mixed, config, tokenizer, seed + 1000 * process_index, shuffle=True, threads=0 if config.workers else 1)
+    rows = _rows(
+        mixed, config, tokenizer, seed + 1000 * process_index, shuffle=True, threads=0 if config.workers else 1
+    )
     batches = rows.batch(batch_size, drop_remainder=True)
     if config.workers:
+        if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, which only `absl.app` programs parse.
+            flags.FLAGS.mark_as_parsed()
         return iter(batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers)))
     return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=config.prefetch))
 

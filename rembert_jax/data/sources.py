@@ -11,8 +11,9 @@ import json
 import logging
 import mmap
 import pathlib
+import re
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from rembert_jax.data import synthetic
 
@@ -94,8 +95,8 @@ class LineFiles(Sequence[str]):
             raw = bytes(buffer[start:end])
             if raw.strip():
                 try:
-                    self._text(raw, f"{path}:{line}")
-                    self._spans.append((number, start, end, line))
+                    if self._text(raw, f"{path}:{line}").strip():
+                        self._spans.append((number, start, end, line))
                 except SourceError as error:
                     if on_invalid == "fail":
                         raise
@@ -144,10 +145,12 @@ class TfdsText(Sequence[str]):
         import tensorflow_datasets as tfds  # Slow to import; only this source needs it.
 
         try:
-            self.records = tfds.builder(name, data_dir=data_dir or None).as_data_source(split)
+            builder: Any = tfds.builder(name, data_dir=data_dir or None)
+            self.records = builder.as_data_source(split)
         except Exception as error:
+            reason = str(error).strip().partition("\n")[0]  # TFDS goes on with a list of all datasets it knows.
             raise SourceError(
-                f"TFDS dataset {name!r}, split {split!r} under data_dir={data_dir!r}: {error}. Prepare it with "
+                f"TFDS dataset {name!r}, split {split!r} under data_dir={data_dir!r}: {reason} Prepare it with "
                 'builder.download_and_prepare(file_format="array_record")'
             ) from error
         self.name, self.field = name, field
@@ -156,9 +159,11 @@ class TfdsText(Sequence[str]):
         return len(self.records)
 
     def __getitem__(self, index):
-        record = self.records[index]
+        record = self.records[range(len(self))[index]]
         if self.field not in record:
-            raise SourceError(f"{self.name}: no feature {self.field!r}; it has {', '.join(record)}; set data.text_field")
+            raise SourceError(
+                f"{self.name}: no feature {self.field!r}; it has {', '.join(record)}; set data.text_field"
+            )
         return record[self.field].decode("utf-8")
 
 
@@ -177,13 +182,23 @@ def json_text(field: str) -> Callable[[str, str], str]:
     return parse
 
 
+def _fill(pattern: str, language: str, split: str) -> str:
+    try:
+        return pattern.format(language=language, split=split)
+    except (KeyError, IndexError, ValueError) as error:
+        raise SourceError(
+            f"data.path={pattern}: cannot fill in ({error!r}); its only placeholders are {{language}} and {{split}}, and "
+            "other braces are doubled"
+        ) from error
+
+
 def find_files(pattern: str, language: str, split: str) -> list[pathlib.Path]:
     """Files of a language: `pattern` with {language} and {split} filled in, wildcards allowed.
 
     Raises:
-      SourceError: if there is none.
+      SourceError: if there is none, or if the pattern has another placeholder.
     """
-    filled = pattern.format(language=language, split=split)
+    filled = _fill(pattern, language, split)
     paths = [pathlib.Path(path) for path in sorted(glob.glob(filled))]
     if not paths:
         raise SourceError(
@@ -194,21 +209,21 @@ def find_files(pattern: str, language: str, split: str) -> list[pathlib.Path]:
 
 
 def discover_languages(pattern: str) -> list[str]:
-    """Languages for which files exist: what stands for {language} in the paths that match `pattern`.
+    """Languages for which files exist: what stands for {language} in the paths that match `pattern`, without dots.
 
     Raises:
       SourceError: if the folder is missing or nothing in it matches.
     """
-    before, _, _ = pattern.partition("{language}")
-    root = pathlib.Path(before if before.endswith("/") else pathlib.Path(before).parent)
+    root = pathlib.Path(re.split(r"[{*?\[]", pattern)[0] + "x").parent
     if not root.is_dir():
         raise SourceError(f"data.path={pattern}: the folder {root} does not exist")
-    found = []
-    for entry in sorted(root.iterdir()):
-        name = entry.name.removeprefix(pathlib.Path(before).name if not before.endswith("/") else "")
-        name = name if entry.is_dir() else name.split(".")[0]
-        if glob.glob(pattern.format(language=name, split="*")):
-            found.append(name)
+    # glob.translate would do, but it is new in Python 3.13.
+    wildcards = {"{language}": r"(?P<language>[^/.]+)", "{split}": "[^/]+", "*": "[^/]*", "?": "[^/]"}
+    parts = [wildcards.get(part, re.escape(part)) for part in re.split(r"(\{language\}|\{split\}|\*|\?)", pattern)]
+    first = "".join(parts).replace(wildcards["{language}"], "(?P=language)")
+    shape = re.compile(first.replace("(?P=language)", wildcards["{language}"], 1))
+    matches = [shape.fullmatch(path) for path in glob.glob(_fill(pattern, "*", "*"))]
+    found = sorted({match["language"] for match in matches if match and "language" in match.groupdict()})
     if not found:
         raise SourceError(f"data.path={pattern}: no language found under {root}; name them in data.languages")
-    return list(dict.fromkeys(found))
+    return found

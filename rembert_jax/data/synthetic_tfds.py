@@ -36,9 +36,13 @@ class _SyntheticBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
 
     VERSION = tfds.core.Version("1.0.0")
 
+    def _language(self) -> str:
+        assert self.builder_config is not None
+        return self.builder_config.name
+
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
-        labelled = self.builder_config.name == synthetic.LABELLED_LANGUAGE
+        labelled = self._language() == synthetic.LABELLED_LANGUAGE
         return {split: self._generate_examples(split) for split in LABELLED_SIZES if labelled or split != "train"}
 
     def _example(self, language: str, split: str, index: int) -> dict[str, Any]:
@@ -46,7 +50,7 @@ class _SyntheticBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
 
     def _generate_examples(self, split: str) -> Any:
         for index in range(LABELLED_SIZES[split]):
-            yield index, self._example(self.builder_config.name, split, index)
+            yield index, self._example(self._language(), split, index)
 
 
 class SyntheticPawsX(_SyntheticBuilder):
@@ -113,5 +117,7 @@ def to_python(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8")
     if isinstance(value, np.ndarray):
-        return [to_python(item) for item in value.tolist()]
+        value = value.tolist()
+    if isinstance(value, list):
+        return [to_python(item) for item in value]
     return value.item() if isinstance(value, np.generic) else value

@@ -34,7 +34,11 @@ class RemBertEmbeddings(nn.Module):
             inputs_embeds = words(input_ids)
         elif self.is_initializing():  # The table exists whether or not the first call looks words up.
             words(jnp.zeros((1, 1), jnp.int32))
-        positions = Embed(c.max_position_embeddings, width, c, (None, "embed"), name="position_embeddings")(position_ids)
+        positions = Embed(c.max_position_embeddings, width, c, (None, "embed"), name="position_embeddings")(
+            position_ids
+        )
         types = Embed(c.type_vocab_size, width, c, (None, "embed"), name="token_type_embeddings")(token_type_ids)
         x = LayerNorm(c, self.execution, name="LayerNorm")(inputs_embeds + positions + types)
+        # The tables are split over "fsdp" by width and the batch by rows: say which of the two holds from here on.
+        x = nn.with_logical_constraint(x, ("batch", "length", "embed_activation"))
         return nn.Dropout(c.hidden_dropout_prob)(x, deterministic=deterministic)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -30,12 +32,13 @@ class OutputTable(nn.Module):
     @nn.compact
     def __call__(self) -> tuple[Float[Array, "V E"] | None, Float[Array, " V"]]:
         c = self.config
-        table = None
+        table: Any = None
         if not c.tie_word_embeddings:
             init = nn.with_logical_partitioning(truncated_normal(c), ("vocab", "embed"))
             table = self.param("embedding", init, (c.vocab_size, c.output_embedding_size), jnp.float32)
         init = nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",))
-        return table, self.param("bias", init, (c.vocab_size,), jnp.float32)
+        bias: Any = self.param("bias", init, (c.vocab_size,), jnp.float32)
+        return table, bias
 
 
 class PredictionHead(nn.Module):
@@ -55,6 +58,10 @@ class PredictionHead(nn.Module):
     ) -> tuple[Float[Array, "*lead E"], Float[Array, "V E"] | None, Float[Array, " V"]]:
         """Returns the features to be multiplied with the output embedding, the embedding (None if tied) and the bias."""
         features = self.LayerNorm(ACTIVATION_FUNCTIONS[self.config.hidden_act](self.dense(hidden)))
+        # Without this, XLA's partitioner computes wrong gradients where data, fsdp and tensor are all larger than 1.
+        features = nn.with_logical_constraint(
+            features, ("batch", *["length"] * (features.ndim - 2), "embed_activation")
+        )
         table, bias = self.decoder()
         return features, table, bias
 

@@ -7,6 +7,7 @@ times head width), "mlp", "norm", "layers". `rembert_jax.sharding` maps them to 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -49,8 +50,8 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*lead inputs"]) -> Float[Array, "*lead features"]:
         dtype = self.execution.compute_dtype
         init = nn.with_logical_partitioning(truncated_normal(self.config), self.axes)
-        kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
-        bias = self.param(
+        kernel: Any = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
+        bias: Any = self.param(
             "bias", nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:]), (self.features,), jnp.float32
         )
         flat = x.reshape(-1, x.shape[-1]).astype(dtype)
@@ -67,8 +68,12 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*lead width"]) -> Float[Array, "*lead width"]:
         width = x.shape[-1]
-        scale = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, ("norm",)), (width,), jnp.float32)
-        bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, ("norm",)), (width,), jnp.float32)
+        scale: Any = self.param(
+            "scale", nn.with_logical_partitioning(nn.initializers.ones, ("norm",)), (width,), jnp.float32
+        )
+        bias: Any = self.param(
+            "bias", nn.with_logical_partitioning(nn.initializers.zeros, ("norm",)), (width,), jnp.float32
+        )
         x = x.astype(jnp.float32)
         mean = jnp.mean(x, axis=-1, keepdims=True)
         centred = x - mean
@@ -90,5 +95,5 @@ class Embed(nn.Module):
     @nn.compact
     def __call__(self, ids: Int[Array, "*lead"]) -> Float[Array, "*lead features"]:
         init = nn.with_logical_partitioning(truncated_normal(self.config), self.axes)
-        table = self.param("embedding", init, (self.rows, self.features), jnp.float32)
+        table: Any = self.param("embedding", init, (self.rows, self.features), jnp.float32)
         return jnp.take(table, ids, axis=0)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jaxtyping import Array, Float, Int
 
 from rembert_jax.config import Execution, RemBertConfig
@@ -21,8 +21,7 @@ from rembert_jax.modeling.encoder import RemBertEncoder
 from rembert_jax.modeling.heads import Classifier, Pooler, PredictionHead
 
 
-@flax.struct.dataclass
-class ModelOutput:
+class ModelOutput(struct.PyTreeNode):
     """What a model returns; fields it does not compute are None.
 
     Attributes:
@@ -136,7 +135,7 @@ class RemBertForMaskedLM(nn.Module):
         self, *args: Any, masked_positions: jax.Array | None, **kwargs: Any
     ) -> tuple[ModelOutput, jax.Array, jax.Array, jax.Array]:
         output = self.rembert(*args, **kwargs)
-        hidden = output.last_hidden_state
+        hidden: Any = output.last_hidden_state
         if masked_positions is not None:
             hidden = jnp.take_along_axis(hidden, masked_positions[:, :, None], axis=1)
         features, table, bias = self.cls(hidden)
@@ -158,7 +157,7 @@ class RemBertForSequenceClassification(nn.Module):
 
     def __call__(self, *args: Any, deterministic: bool = True, **kwargs: Any) -> ModelOutput:
         """Logits [B, C]. Arguments: `RemBertModel`."""
-        output = self.rembert(*args, deterministic=deterministic, **kwargs)
+        output: Any = self.rembert(*args, deterministic=deterministic, **kwargs)
         return output.replace(logits=self.classifier(output.pooler_output, deterministic))
 
 
@@ -175,5 +174,5 @@ class RemBertForTokenClassification(nn.Module):
 
     def __call__(self, *args: Any, deterministic: bool = True, **kwargs: Any) -> ModelOutput:
         """Logits [B, L, C]. Arguments: `RemBertModel`."""
-        output = self.rembert(*args, deterministic=deterministic, **kwargs)
+        output: Any = self.rembert(*args, deterministic=deterministic, **kwargs)
         return output.replace(logits=self.classifier(output.last_hidden_state, deterministic))

@@ -40,12 +40,16 @@ def _tfds_builder(config: TaskConfig, language: str) -> Any:
     from rembert_jax.data import synthetic_tfds
 
     name = config.path.format(language=language)
-    if name.startswith("synthetic_"):
-        synthetic_tfds.prepare(name, config.data_dir)
     try:
+        if name.startswith("synthetic_"):
+            synthetic_tfds.prepare(name, config.data_dir)
         return tfds.builder(name, data_dir=config.data_dir or None)
     except Exception as error:
-        raise TaskError(f"TFDS dataset {name!r} under data_dir={config.data_dir!r}: {error}") from error
+        reason = str(error).strip().partition("\n")[0]  # TFDS goes on with a list of all datasets it knows.
+        raise TaskError(
+            f"TFDS dataset {name!r} under task.data_dir={config.data_dir!r}: {reason} Check task.path, and prepare it with "
+            'builder.download_and_prepare(file_format="array_record")'
+        ) from error
 
 
 def read_conllu(path: pathlib.Path) -> list[Example]:
@@ -55,7 +59,7 @@ def read_conllu(path: pathlib.Path) -> list[Example]:
       TaskError: naming file and line of a row with another number of columns than ten.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise TaskError(f"{path}: not valid UTF-8 at byte {error.start}") from error
     examples: list[Example] = []
@@ -76,12 +80,19 @@ def read_conllu(path: pathlib.Path) -> list[Example]:
     return examples
 
 
+def _missing_field(config: TaskConfig, field: str, found: Sequence[str]) -> str:
+    return f"{config.path}: no field {field!r}, found {', '.join(found)}; set task.text_fields and task.label_field"
+
+
 def open_task(config: TaskConfig, tokenizer: RemBertTokenizer) -> Task:
     """The task object of a config, with label names read from the dataset."""
     if config.source == "conllu":
         labels: Sequence[str] = synthetic.UPOS
     else:
-        feature = _tfds_builder(config, config.train_language).info.features[config.label_field]
+        features = _tfds_builder(config, config.train_language).info.features
+        if config.label_field not in features:
+            raise TaskError(_missing_field(config, config.label_field, list(features)))
+        feature = features[config.label_field]
         labels = getattr(feature, "feature", feature).names
     return KINDS[config.kind](config, tokenizer, labels)
 
@@ -109,6 +120,5 @@ def open_examples(config: TaskConfig, language: str, split: str, limit: int = 0)
         raise TaskError(f"{config.path}: no example for language {language!r}, split {split!r}")
     for field in (*config.text_fields, config.label_field):
         if field not in examples[0]:
-            known = ", ".join(key for key in examples[0] if key != "where")
-            raise TaskError(f"{config.path}: no field {field!r}, found {known}; set task.text_fields and task.label_field")
+            raise TaskError(_missing_field(config, field, [key for key in examples[0] if key != "where"]))
     return examples

@@ -45,6 +45,8 @@ class RemBertTokenizer:
             raise TokenizerError(f"{self.model_file}: no such vocabulary; expected a SentencePiece .model file")
         proto = self.model_file.read_bytes()
         self.sha256 = hashlib.sha256(proto).hexdigest()
+        if not proto:
+            raise TokenizerError(f"{self.model_file}: the file is empty; expected a SentencePiece .model file")
         try:
             self.pieces = sentencepiece.SentencePieceProcessor(model_proto=proto)
         except RuntimeError as error:

@@ -104,6 +104,6 @@ def _explain(message: str, vocab_size: int) -> VocabularyError:
             f"tokenizer.vocab_size={vocab_size}: the text has {found.group(2)} required characters and special pieces; "
             "raise tokenizer.vocab_size or lower tokenizer.character_coverage"
         )
-    if "sentences_.empty()" in message or "!sentences_" in message:
+    if any(check in message for check in ("sentences_.empty()", "!sentences_", "(all_chars_count) > (0)")):
         return VocabularyError("the text to learn the vocabulary from is empty; check data.path")
     return VocabularyError(f"SentencePiece could not learn {vocab_size} pieces: {message}")

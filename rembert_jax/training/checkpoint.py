@@ -49,7 +49,9 @@ class CheckpointStore:
         policies = ocp.training.preservation_policies
         self.directory = epath.Path(directory)
         self._checkpointer = ocp.training.Checkpointer(
-            self.directory, preservation_policy=policies.LatestN(keep), cleanup_tmp_directories=True
+            self.directory,
+            preservation_policy=policies.LatestN(keep),  # pyright: ignore[reportArgumentType]
+            cleanup_tmp_directories=True,
         )
 
     @property
@@ -72,8 +74,8 @@ class CheckpointStore:
 
     def manifest(self) -> dict[str, Any]:
         """The manifest of the newest checkpoint."""
-        metadata = self._checkpointer.metadata(self.latest_step)
-        return dict(metadata.custom_metadata or {})  # pyright: ignore[reportArgumentType]
+        metadata: Any = self._checkpointer.metadata(self.latest_step)
+        return dict(metadata.custom_metadata or {})
 
     def wait(self) -> None:
         """Blocks until the last save is on disk."""
@@ -104,8 +106,8 @@ def find(path: epath.PathLike) -> pathlib.Path:
 
 def read_manifest(step_folder: pathlib.Path) -> dict[str, Any]:
     """The manifest saved with a checkpoint: resolved config, tokenizer hash, versions."""
-    metadata = ocp.metadata(step_folder)
-    return dict(metadata.custom_metadata or {})  # pyright: ignore[reportArgumentType]
+    metadata: Any = ocp.metadata(str(step_folder))
+    return dict(metadata.custom_metadata or {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +142,7 @@ def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, 
     Raises:
       CheckpointError: naming each parameter whose shape differs or that only one side has.
     """
-    with ocp.Context() as _:
-        stored = ocp.metadata(step_folder / "state") if False else _stored_params(step_folder)
+    stored = _stored_params(step_folder)
     wanted = flatten(params)
     loaded = {name: leaf for name, leaf in wanted.items() if name in stored}
     wrong = [
@@ -167,7 +168,7 @@ def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, 
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     with context:
-        values = ocp.load_checkpointables(step_folder, {"state": {"params": tree}})["state"]["params"]
+        values = ocp.load_checkpointables(str(step_folder), {"state": {"params": tree}})["state"]["params"]
     flat = {**wanted, **flatten(values)}
     result = jax.tree.unflatten(jax.tree.structure(params), list(flat[name] for name in wanted))
     report = LoadReport(
@@ -179,7 +180,7 @@ def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, 
 
 
 def _stored_params(step_folder: pathlib.Path) -> dict[str, tuple[int, ...]]:
-    metadata = ocp.pytree_metadata(step_folder, "state").metadata
+    metadata: Any = ocp.metadata(str(step_folder), "state").metadata
     return {name: tuple(leaf.shape) for name, leaf in flatten(metadata["params"]).items()}
 
 

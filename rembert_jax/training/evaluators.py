@@ -56,9 +56,7 @@ class MaskedLMEvaluator:
 class TaskEvaluator:
     """Task metrics on whole splits; one compiled predict function serves all languages."""
 
-    def __init__(
-        self, task: Task, logits: Callable[[Params, Any], jax.Array], *, batch_size: int, mesh: Mesh
-    ) -> None:
+    def __init__(self, task: Task, logits: Callable[[Params, Any], jax.Array], *, batch_size: int, mesh: Mesh) -> None:
         self._task, self._batch_size, self._mesh = task, batch_size, mesh
         self._predict = jax.jit(
             lambda params, batch: logits(params, batch).argmax(-1), out_shardings=NamedSharding(mesh, PartitionSpec())

@@ -109,9 +109,7 @@ def pretraining(
     )
 
 
-def fine_tuning(
-    config: ExperimentConfig, model_config: RemBertConfig, tokenizer: RemBertTokenizer, mesh: Mesh
-) -> Job:
+def fine_tuning(config: ExperimentConfig, model_config: RemBertConfig, tokenizer: RemBertTokenizer, mesh: Mesh) -> Job:
     """Classification, trained and selected on one language, tested on all."""
     task_config = config.task
     assert task_config is not None

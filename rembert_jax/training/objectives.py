@@ -27,7 +27,7 @@ def masked_lm(model: RemBertForMaskedLM) -> Objective:
     """Objective over batches of `data.pipeline`: packed rows with masked positions."""
 
     def objective(params: Params, batch: Batch, key: jax.Array | None) -> Sums:
-        features, table, bias = model.apply(
+        prediction: Any = model.apply(
             {"params": params},
             batch["input_ids"],
             attention_mask=(batch["segment_ids"] > 0).astype(jnp.int32),
@@ -36,7 +36,8 @@ def masked_lm(model: RemBertForMaskedLM) -> Objective:
             masked_positions=batch["masked_positions"],
             method="prediction_features",
             **_dropout(key),
-        )  # pyright: ignore[reportAssignmentType]
+        )
+        features, table, bias = prediction
         return losses.masked_lm_loss(features, table, bias, batch["masked_labels"], batch["masked_weights"])
 
     return objective

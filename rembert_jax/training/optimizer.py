@@ -43,6 +43,14 @@ class OptimizerConfig:
             raise ValueError(
                 f"warmup_steps={self.warmup_steps}, accumulation={self.accumulation}: expected at least 0 and 1"
             )
+        for name in ("b1", "b2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected a number in [0, 1)")
+        if self.eps <= 0:
+            raise ValueError(f"eps={self.eps}: expected a positive number")
+        for name in ("weight_decay", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 0")
 
 
 def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:

@@ -10,7 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")  # No screen needed.
 
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 
 def read_metrics(path: pathlib.Path) -> dict[str, list[tuple[int, float]]]:

@@ -38,6 +38,7 @@ COLUMNS = ("pre-trained", "scratch", "no context")
 
 def _columns(comparison: Comparison, results: Mapping[str, Results]) -> dict[str, dict[str, float]]:
     """Column name to language to accuracy in percent."""
+
     def percent(values: Mapping[str, Any]) -> dict[str, float]:
         return {lang: 100 * value["accuracy"] for lang, value in values.items() if lang != "average"}
 
@@ -56,7 +57,9 @@ def transfer_rows(comparison: Comparison, results: Mapping[str, Results]) -> dic
     others = [language for language in columns["pre-trained"] if language != labelled]
     rows = {lang: {name: column[lang] for name, column in columns.items()} for lang in columns["pre-trained"]}
     if others:
-        rows["zero-shot"] = {name: sum(column[lang] for lang in others) / len(others) for name, column in columns.items()}
+        rows["zero-shot"] = {
+            name: sum(column[lang] for lang in others) / len(others) for name, column in columns.items()
+        }
     return rows
 
 
@@ -64,14 +67,18 @@ def write(comparisons: list[Comparison], results: Mapping[str, Results], workdir
     """Prints the table and writes `results.md`, `results.json` and a figure for each task into `workdir`."""
     tables = {comparison.title: transfer_rows(comparison, results) for comparison in comparisons}
     labelled = {c.title: results[c.pretrained]["train_language"] for c in comparisons}
-    languages = list(dict.fromkeys(language for rows in tables.values() for language in rows if language != "zero-shot"))
+    languages = list(
+        dict.fromkeys(language for rows in tables.values() for language in rows if language != "zero-shot")
+    )
     header = ["language", *[f"{title}, {name}" for title in tables for name in COLUMNS]]
     body = []
     for language in [*languages, "zero-shot"]:
         mark = " (labels)" if language in labelled.values() else ""
         name = "mean, no labels" if language == "zero-shot" else language + mark
         cells = [
-            f"{rows[language][column]:.1f}" if language in rows else "–" for rows in tables.values() for column in COLUMNS
+            f"{rows[language][column]:.1f}" if language in rows else "–"
+            for rows in tables.values()
+            for column in COLUMNS
         ]
         body.append([name, *cells])
     lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *body)]

@@ -15,7 +15,7 @@ class Stopwatch:
         self._start = clock()
         self._paused = 0.0
         self._mark: float | None = None
-        self._marked_step = 0
+        self.marked_step = 0
         self.seconds_per_step = float("nan")
 
     @contextmanager
@@ -31,9 +31,9 @@ class Stopwatch:
     def tick(self, step: int) -> float:
         """Marks that `step` updates are done; returns seconds per step since the last mark (NaN at the first)."""
         now = self._now()
-        if self._mark is not None and step > self._marked_step:
-            self.seconds_per_step = (now - self._mark) / (step - self._marked_step)
-        self._mark, self._marked_step = now, step
+        if self._mark is not None and step > self.marked_step:
+            self.seconds_per_step = (now - self._mark) / (step - self.marked_step)
+        self._mark, self.marked_step = now, step
         return self.seconds_per_step
 
     def elapsed(self) -> float:

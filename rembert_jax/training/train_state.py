@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rembert_jax import sharding
@@ -16,8 +16,7 @@ from rembert_jax import sharding
 Params = dict[str, Any]
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """State of training.
 
     Attributes:
@@ -27,10 +26,10 @@ class TrainState:
       healthy: False once a loss or gradient was not finite; from then on updates change nothing.
     """
 
-    step: jax.Array
-    params: Params
+    step: Any
+    params: Any
     opt_state: Any
-    healthy: jax.Array
+    healthy: Any
 
 
 def state_shardings(init: Callable[[jax.Array], Any], tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:

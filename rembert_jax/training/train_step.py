@@ -53,7 +53,7 @@ def summed_gradients(
 
 def make_train_step(
     objective: Objective, tx: optax.GradientTransformation, *, seed: int, accumulation: int, schedule: optax.Schedule
-) -> Callable[[TrainState, Batch], tuple[TrainState, Sums]]:
+) -> Callable[[TrainState, Batch], tuple[TrainState, Any]]:
     """The function to be compiled: one update of the state and the metrics of its batch.
 
     The loss is one global sum divided by one global weight. Where loss or gradient is not finite the state stays as it was
@@ -64,16 +64,16 @@ def make_train_step(
       (before clipping), `learning_rate` and `finite`.
     """
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         gradients, sums = summed_gradients(objective, state.params, batch, key, accumulation)
         scale = 1.0 / jnp.maximum(sums["weight"], 1.0)
         gradients = jax.tree.map(lambda g: g * scale, gradients)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(norm)
         healthy = state.healthy & finite
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-        new = TrainState(
+        new: Any = TrainState(
             step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state, healthy=healthy
         )
         kept = jax.tree.map(lambda a, b: jnp.where(healthy, a, b), new, state.replace(healthy=healthy))

@@ -65,15 +65,19 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike[str]) -> dict[str,
         return _run_stage(settings.resolve(filled), folder)
     unknown = set(filled) - {"stages", "order", "report"}
     if unknown:
-        raise schema.SchemaError(f"config: unknown key {sorted(unknown)[0]!r} beside stages; known: order, report, stages")
-    if sorted(filled["order"]) != sorted(filled["stages"]):
-        raise schema.SchemaError(f"config.order {list(filled['order'])} does not name each of {list(filled['stages'])} once")
+        raise schema.SchemaError(
+            f"config: unknown key {sorted(unknown)[0]!r} beside stages; known: order, report, stages"
+        )
+    order = filled.get("order", [])
+    if sorted(order) != sorted(filled["stages"]):
+        raise schema.SchemaError(f"config.order {list(order)} does not name each of {list(filled['stages'])} once")
     # Everything is checked before the first stage starts.
     stages = {name: schema.from_mapping(ExperimentConfig, stage, name) for name, stage in filled["stages"].items()}
-    comparisons = [
-        schema.from_mapping(report.Comparison, item, "report") for item in filled.get("report", {}).values()
-    ]
-    results = {name: _run_stage(stages[name], _make_workdir(folder / name)) for name in filled["order"]}
+    comparisons = [schema.from_mapping(report.Comparison, item, "report") for item in filled.get("report", {}).values()]
+    strange = {name for item in comparisons for name in (item.pretrained, item.scratch)} - set(stages)
+    if strange:
+        raise schema.SchemaError(f"config.report: no stage {sorted(strange)[0]!r}; expected one of {', '.join(stages)}")
+    results = {name: _run_stage(stages[name], _make_workdir(folder / name)) for name in order}
     if comparisons and jax.process_index() == 0:
         report.write(comparisons, results, folder)
     return results
@@ -84,7 +88,7 @@ def _cache_compilations(folder: pathlib.Path) -> None:
 
     A directory that JAX is already told to use (JAX_COMPILATION_CACHE_DIR) is left alone.
     """
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -106,7 +110,9 @@ def _make_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise TrainingError(f"--workdir={workdir} cannot be written ({error.strerror}); choose another folder") from error
+        raise TrainingError(
+            f"--workdir={workdir} cannot be written ({error.strerror}); choose another folder"
+        ) from error
     return folder
 
 
@@ -241,7 +247,10 @@ class _Run:
         self.store = checkpoint.CheckpointStore(workdir / "checkpoints", config.training.keep_checkpoints)
         self.best = checkpoint.CheckpointStore(workdir / "best", 1) if job.select_by else None
         self.writer = MetricWriter(
-            workdir, enabled=self.first_process, wandb_project=config.training.wandb_project, config=self.manifest["config"]
+            workdir,
+            enabled=self.first_process,
+            wandb_project=config.training.wandb_project,
+            config=self.manifest["config"],
         )
         self.progress = Progress(self.first_process)
         self.stopwatch = timing.Stopwatch()
@@ -338,7 +347,7 @@ class _Run:
         )
 
     def _log(self, step: int, window: Sums, tokens: int, sums: Mapping[str, Any]) -> None:
-        before = self.stopwatch._marked_step
+        before = self.stopwatch.marked_step
         seconds = self.stopwatch.tick(step)
         speed = tokens / (seconds * (step - before)) if step > before else math.nan
         means = window.means()

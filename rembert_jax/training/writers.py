@@ -59,7 +59,7 @@ class MetricWriter:
 
     def _open_wandb(self, project: str, workdir: pathlib.Path, config: Any) -> None:
         try:
-            import wandb  # Optional extra.
+            import wandb  # Optional extra.  # pyright: ignore[reportMissingImports]
 
             run = wandb.init(project=project, dir=str(workdir), config=config, name=workdir.name)
         except Exception as error:

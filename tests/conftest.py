@@ -1,0 +1,74 @@
+"""Eight virtual CPU devices, strict broadcasting, run-time checks of array shapes, and a tiny model to share."""
+
+import os
+import zlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+# All of this holds only if nothing has asked JAX for a device yet, hence here and not in a fixture.
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)  # Halves compilation, which is most of the suite's time.
+
+# Modules named here are checked against their shape annotations whenever a test calls them.
+jaxtyping.install_import_hook(["rembert_jax.modeling", "rembert_jax.losses"], "beartype.beartype")
+
+from rembert_jax.config import RemBertConfig  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> RemBertConfig:
+    """Every width differs from every other, so that a mistaken axis shows; all divide by 4, for meshes."""
+    return RemBertConfig(
+        vocab_size=48,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        input_embedding_size=8,
+        output_embedding_size=24,
+        intermediate_size=32,
+        max_position_embeddings=12,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+
+
+@pytest.fixture
+def tiny_batch(tiny_config):
+    """Eight packed rows of ten tokens as the data pipeline makes them: two documents, padding, unused mask slots."""
+    rng = np.random.default_rng(0)
+    rows, slots = 8, 3
+    return {
+        "input_ids": rng.integers(3, tiny_config.vocab_size, (rows, 10)).astype(np.int32),
+        "segment_ids": np.tile(np.array([1, 1, 1, 1, 2, 2, 2, 2, 0, 0], np.int32), (rows, 1)),
+        "position_ids": np.tile(np.array([0, 1, 2, 3, 0, 1, 2, 3, 0, 0], np.int32), (rows, 1)),
+        "masked_positions": np.stack([rng.choice(8, slots, replace=False) for _ in range(rows)]).astype(np.int32),
+        "masked_labels": rng.integers(3, tiny_config.vocab_size, (rows, slots)).astype(np.int32),
+        "masked_weights": np.array([[1, 1, 0], [1, 1, 1], [1, 0, 0], [0, 0, 0]] * 2, np.float32),
+    }
+
+
+@pytest.fixture(scope="session")
+def random_params():
+    """From a module and the shapes of its arguments to parameters that are neither 0 nor 1, without compiling `init`.
+
+    Biases and layer norms differ from their initial values, so that leaving one out of a computation shows.
+    """
+
+    def fill(path, leaf):
+        seed = zlib.crc32(jax.tree_util.keystr(path).encode())
+        values = 0.3 * np.random.default_rng(seed).standard_normal(leaf.shape)
+        return jnp.asarray(values + (path[-1].key == "scale"), jnp.float32)
+
+    def make(module, *shapes):
+        boxed = jax.eval_shape(module.init, jax.random.key(0), *shapes)["params"]
+        return jax.tree_util.tree_map_with_path(fill, nn.unbox(boxed))
+
+    return make

@@ -1,0 +1,207 @@
+"""Batches: shapes, determinism, exact resume, shares of processes, evaluation batches, worker processes."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from helpers import NumberTokenizer, assert_same_batches, real_tokenizer, synthetic_texts, unmasked
+
+from rembert_jax.data.packing import OPEN_ROWS
+from rembert_jax.data.pipeline import DataConfig, batch_rows, eval_batches, example_batches, train_batches
+from rembert_jax.data.sources import LineFiles, SourceError
+
+LENGTH = 32
+CONFIG = DataConfig(source="text", seq_length=LENGTH)
+KINDS = {
+    "input_ids": ("i4", LENGTH), "segment_ids": ("i4", LENGTH), "position_ids": ("i4", LENGTH),
+    "masked_positions": ("i4", 5), "masked_labels": ("i4", 5), "masked_weights": ("f4", 5),
+}  # fmt: skip
+
+
+def _train(texts=None, seed=0, batch_size=4, config=CONFIG, tokenizer=None, **share):
+    texts = {"all": synthetic_texts(20)} if texts is None else texts
+    return train_batches(texts, config, tokenizer or real_tokenizer(), batch_size=batch_size, seed=seed, **share)
+
+
+def _take(batches, count):
+    return [next(batches) for _ in range(count)]
+
+
+def _full_rows(count, first=10):
+    """Texts that fill one row each: text i is one token, first + i, repeated."""
+    return [" ".join([str(first + i)] * (LENGTH - 2)) for i in range(count)]
+
+
+def _text_numbers(batches):
+    return [int(token) for batch in batches for token in unmasked(batch)[:, 1]]
+
+
+def test_shapes_and_types():
+    for batch in _take(_train(), 3):
+        assert {key: (value.dtype.str[1:], value.shape) for key, value in batch.items()} == {
+            key: (kind, (4, size)) for key, (kind, size) in KINDS.items()
+        }
+
+
+def test_masked_positions_show_masks_and_labels_the_text():
+    tokenizer = real_tokenizer()
+    batches = _take(_train(batch_size=16), 3)
+    used = np.concatenate([batch["masked_weights"].ravel() for batch in batches]) > 0
+    chosen = np.concatenate(
+        [np.take_along_axis(batch["input_ids"], batch["masked_positions"], 1).ravel() for batch in batches]
+    )
+    assert 0.6 < np.mean(chosen[used] == tokenizer.mask_token_id) < 0.95
+    pieces = {i for text in synthetic_texts(20) for i in tokenizer.encode(text)}
+    assert set(unmasked(batches[0]).ravel().tolist()) <= pieces | set(tokenizer.special_ids().tolist())
+
+
+def test_same_seed_gives_the_same_batches():
+    assert_same_batches(_take(_train(seed=5), 6), _take(_train(seed=5), 6))
+
+
+def test_other_seed_gives_other_order_and_masks():
+    one, other = _take(_train(seed=5), 1)[0], _take(_train(seed=6), 1)[0]
+    assert (unmasked(one) != unmasked(other)).any()
+    assert (one["masked_positions"] != other["masked_positions"]).any()
+
+
+def test_order_changes_from_epoch_to_epoch():
+    numbers = _text_numbers(_take(_train({"a": _full_rows(32)}, tokenizer=NumberTokenizer(), batch_size=16), 4))
+    first, second = numbers[:32], numbers[32:]
+    assert sorted(first) == sorted(second) == list(range(10, 42))
+    assert first != second
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7])
+def test_restored_stream_goes_on_with_the_same_batches(steps):
+    batches = _train()
+    _take(batches, steps)
+    state = json.loads(json.dumps(batches.get_state()))
+    expected = _take(batches, 5)
+    fresh = _train()
+    _take(fresh, 3)  # Wherever it stood before.
+    fresh.set_state(state)
+    assert_same_batches(_take(fresh, 5), expected)
+
+
+def _example(number):
+    return {"number": np.array(number), "square": np.array([number, number**2])}
+
+
+def _examples(count=12, seed=0, **share):
+    return example_batches(range(count), _example, batch_size=4, seed=seed, **share)
+
+
+def test_examples_come_once_per_epoch_in_a_new_order():
+    batches = _take(_examples(), 6)
+    assert batches[0]["square"].shape == (4, 2)
+    numbers = [int(number) for batch in batches for number in batch["number"]]
+    assert sorted(numbers[:12]) == sorted(numbers[12:]) == list(range(12))
+    assert numbers[:12] != numbers[12:]
+
+
+def test_restored_examples_go_on_with_the_same_batches():
+    batches = _examples()
+    _take(batches, 4)
+    state = json.loads(json.dumps(batches.get_state()))
+    expected = _take(batches, 5)
+    fresh = _examples()
+    fresh.set_state(state)
+    assert_same_batches(_take(fresh, 5), expected)
+
+
+@pytest.mark.parametrize("count", [12, 13])
+def test_two_processes_share_the_examples(count):
+    # With an odd count one process has one example more; each still sees its own part exactly once.
+    parts = []
+    for index in range(2):
+        size = len(range(index, count, 2))
+        stream = _take(_examples(count, process_index=index, process_count=2), 2)
+        parts.append([int(number) for batch in stream for number in batch["number"]][:size])
+    assert sorted(parts[0] + parts[1]) == list(range(count))
+
+
+def test_two_processes_together_see_every_text_once():
+    texts = {"a": _full_rows(64)}
+    parts = []
+    for index in range(2):
+        stream = _train(texts, tokenizer=NumberTokenizer(), batch_size=16, process_index=index, process_count=2)
+        parts.append(_text_numbers(_take(stream, 2)))  # 32 rows: this process's half.
+    assert not set(parts[0]) & set(parts[1])
+    assert sorted(parts[0] + parts[1]) == list(range(10, 74))
+
+
+def test_processes_mask_differently():
+    streams = [
+        _train({"a": _full_rows(1) * 64}, tokenizer=NumberTokenizer(), process_index=i, process_count=2) for i in (0, 1)
+    ]
+    one, other = (next(stream)["masked_positions"] for stream in streams)
+    assert (one != other).any()
+
+
+def test_fewer_texts_than_processes_are_refused():
+    with pytest.raises(SourceError, match=r"fewer texts than processes \(4\) for b"):
+        _train({"a": ["1"] * 8, "b": ["2"] * 3}, process_index=0, process_count=4)
+
+
+def test_whole_word_masking_reaches_the_batches():
+    config = DataConfig(source="text", seq_length=LENGTH, whole_word_masking=True, mask_rate=0.4)
+    # Words of three pieces: an even id, then two odd ones.
+    texts = {"a": [" ".join(f"{20 + 2 * i}-{21 + 2 * i}-{41 + 2 * i}" for i in range(10))] * 40}
+    for batch in _take(_train(texts, tokenizer=NumberTokenizer(), config=config), 3):
+        for positions, weights in zip(batch["masked_positions"], batch["masked_weights"], strict=True):
+            chosen = positions[weights > 0]
+            assert len(chosen) == 12  # 40 % of 30 tokens are four words.
+            np.testing.assert_array_equal(chosen.reshape(4, 3), chosen[::3, None] + np.arange(3)[None])
+            assert ((chosen[::3] - 1) % 3 == 0).all()
+
+
+def test_eval_batches_hold_each_text_once_and_are_the_same_at_every_call():
+    config = DataConfig(source="text", seq_length=LENGTH, eval_texts=21)
+    texts = {"a": _full_rows(50), "b": _full_rows(5, first=100)}
+    first, again = (eval_batches(texts, config, NumberTokenizer(), batch_size=8, seed=0) for _ in range(2))
+    for language, expected in (("a", range(10, 31)), ("b", range(100, 105))):
+        assert_same_batches(first[language], again[language])
+        real = [number for number in _text_numbers(first[language]) if number]
+        assert sorted(real) == list(expected), "exactly the first eval_texts texts"
+    assert [len(first[language]) for language in "ab"] == [3, 1]
+
+
+def test_short_last_batch_is_filled_with_rows_that_weigh_nothing():
+    config = DataConfig(source="text", seq_length=LENGTH, eval_texts=OPEN_ROWS + 1)
+    last = eval_batches({"a": _full_rows(50)}, config, NumberTokenizer(), batch_size=8, seed=0)["a"][-1]
+    assert last["input_ids"].shape == (8, LENGTH)
+    assert last["masked_weights"][0].sum() > 0
+    for key in ("masked_weights", "segment_ids"):
+        assert not last[key][1:].any()
+
+
+def test_batch_rows_worked_by_hand():
+    rows = [{"x": np.array([i, i]), "y": np.array(i)} for i in (1, 2, 3)]
+    batches = batch_rows(rows, 2)
+    assert [batch["x"].tolist() for batch in batches] == [[[1, 1], [2, 2]], [[3, 3], [0, 0]]]
+    assert [batch["y"].tolist() for batch in batches] == [[1, 2], [3, 0]]
+    assert batch_rows([], 2) == []
+
+
+def test_worker_processes_give_valid_batches_and_resume(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(_full_rows(64)))
+    config = DataConfig(source="text", seq_length=LENGTH, workers=2)
+
+    def stream():
+        texts = {"a": LineFiles([path])}
+        return _train(texts, tokenizer=NumberTokenizer(), config=config, batch_size=16)
+
+    batches = stream()
+    epoch = _take(batches, 4)
+    assert Counter(_text_numbers(epoch)) == Counter(range(10, 74)), "the workers together read each text once"
+    state = json.loads(json.dumps(batches.get_state()))
+    expected = _take(batches, 2)
+    batches.close()
+    fresh = stream()
+    fresh.set_state(state)
+    resumed = _take(fresh, 2)
+    fresh.close()
+    assert_same_batches(resumed, expected)

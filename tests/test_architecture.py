@@ -1,0 +1,181 @@
+"""Holds the picture of which module may import which, read from the imports themselves."""
+
+import ast
+import graphlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "rembert_jax"
+
+# Which parts of the package each part may import, itself apart. A new part needs a line here.
+ALLOWED = {
+    "schema": set(),
+    "config": {"schema"},
+    "losses": set(),
+    "sharding": set(),
+    "modeling": {"config"},
+    "tokenization": set(),
+    "data": {"tokenization"},
+    "tasks": {"data", "tokenization"},
+    "xtreme": {"data", "tasks", "tokenization"},
+}
+INNER = set(ALLOWED)
+ALLOWED["training"] = INNER
+# These look at everything and nothing looks at them.
+OUTER = {"interop", "analysis", "tools"}
+ALLOWED |= {part: INNER | OUTER | {"training"} for part in OUTER}
+
+# Parts that run in data workers or without an accelerator, and what they must not pull in.
+WITHOUT_JAX = ("schema", "config", "tokenization", "data", "tasks", "xtreme")
+JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
+FRAMEWORKS = {"tensorflow", "torch", "transformers"}
+
+# Slow or optional packages, and the module that is written against one of them.
+LATE_IMPORTS = FRAMEWORKS | {"tensorflow_datasets", "wandb", "rembert_jax.data.synthetic_tfds"}
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+PROGRAMS = [path for path in (ROOT / "train.py", *sorted((ROOT / "configs").rglob("*.py"))) if path.is_file()]
+
+
+def imported(node):
+    """Full names that an import statement gets; of `from package import module`, the module."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    assert node.level == 0, f"line {node.lineno}: relative import"
+    names = [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name if name in MODULES else node.module for name in names]
+
+
+def imports(path):
+    """(name, whether inside a function) for every import of a file."""
+    found = []
+
+    def visit(node, inside):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.Import, ast.ImportFrom)):
+                found.extend((name, inside) for name in imported(child))
+            visit(child, inside or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+
+    visit(ast.parse(path.read_text(encoding="utf-8")), False)
+    return [(name, inside) for name, inside in found if name != "__future__"]
+
+
+IMPORTS = {module: imports(path) for module, path in MODULES.items()}
+
+
+def part_of(module):
+    return [*module.split("."), ""][1]
+
+
+def is_within(name, packages):
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def test_the_reader_sees_imports_of_every_form(tmp_path):
+    file = tmp_path / "file.py"
+    file.write_text(
+        "from __future__ import annotations\nimport os.path\nfrom rembert_jax import config, schema\n"
+        "from rembert_jax.config import RemBertConfig\n"
+        "class A:\n    import json\n    def f(self):\n        if True:\n            from torch import nn\n"
+    )
+    assert imports(file) == [
+        ("os.path", False),
+        ("rembert_jax.config", False),
+        ("rembert_jax.schema", False),
+        ("rembert_jax.config", False),
+        ("json", False),
+        ("torch", True),
+    ]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module)])
+def test_arrows_point_one_way(module):
+    part = part_of(module)
+    assert part in ALLOWED, f"{part} is new; say in ALLOWED what it may import"
+    targets = {part_of(name) for name, _ in IMPORTS[module] if is_within(name, {"rembert_jax"})} - {part}
+    assert targets <= ALLOWED[part], f"{module} imports {sorted(targets - ALLOWED[part])}"
+
+
+def test_data_and_tasks_do_without_jax():
+    offences = [
+        (module, name)
+        for module, names in IMPORTS.items()
+        for name, _ in names
+        if part_of(module) in WITHOUT_JAX and is_within(name, JAX)
+    ]
+    assert offences == []
+
+
+def test_only_the_checkpoint_module_imports_orbax():
+    assert [m for m, names in IMPORTS.items() if any(is_within(n, {"orbax"}) for n, _ in names)] == [
+        "rembert_jax.training.checkpoint"
+    ]
+
+
+def test_other_frameworks_are_imported_by_interop_only():
+    offences = [
+        (module, name)
+        for module, names in IMPORTS.items()
+        for name, _ in names
+        if part_of(module) != "interop" and is_within(name, FRAMEWORKS)
+    ]
+    assert offences == []
+
+
+def test_inside_the_package_nothing_but_command_lines_imports_the_trainer():
+    users = {m for m, names in IMPORTS.items() if any(is_within(n, {"rembert_jax.training.trainer"}) for n, _ in names)}
+    assert {part_of(user) for user in users} <= {"tools"}, sorted(users)
+
+
+def test_programs_import_only_training_and_config_files_nothing_of_the_package():
+    assert PROGRAMS
+    for path in PROGRAMS:
+        targets = {name for name, _ in imports(path) if is_within(name, {"rembert_jax", *JAX})}
+        allowed = {"rembert_jax.training"} if path.name == "train.py" else set()
+        assert all(is_within(name, allowed) for name in targets), f"{path.name} imports {sorted(targets)}"
+
+
+def test_no_import_cycles():
+    graph = {module: {name for name, _ in names if name in MODULES} for module, names in IMPORTS.items()}
+    order = list(graphlib.TopologicalSorter(graph).static_order())  # Raises CycleError with the cycle.
+    assert (
+        order.index("rembert_jax.schema")
+        < order.index("rembert_jax.config")
+        < order.index("rembert_jax.training.trainer")
+    )
+
+
+def test_imports_inside_functions_are_of_slow_or_optional_packages():
+    offences = [
+        (module, name)
+        for module, names in IMPORTS.items()
+        for name, inside in names
+        if inside and not is_within(name, LATE_IMPORTS)
+    ]
+    assert offences == []
+
+
+def test_no_module_is_called_utils():
+    assert [path for path in [*MODULES.values(), *PROGRAMS] if path.stem in ("utils", "util", "helpers", "misc")] == []
+
+
+def test_training_starts_without_other_frameworks():
+    code = (
+        "import sys, rembert_jax.training.trainer; "
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert {"rembert_jax", "jax", "grain"} <= loaded
+    assert not loaded & (FRAMEWORKS | {"tensorflow_datasets", "wandb"})

@@ -1,0 +1,157 @@
+"""Every config file: it loads, resolves strictly, describes a model that can be built, and its smoke variant runs."""
+
+import importlib.util
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers import ROOT, run_process, train_command
+
+from configs import common
+from rembert_jax import schema, sharding
+from rembert_jax.config import RemBertConfig
+from rembert_jax.data import synthetic
+from rembert_jax.modeling.models import RemBertForMaskedLM
+from rembert_jax.training import report
+from rembert_jax.training.settings import ExperimentConfig
+
+FILES = sorted(
+    str(path.relative_to(ROOT / "configs")) for path in (ROOT / "configs").rglob("*.py") if path.name != "common.py"
+)
+
+
+def _text_and_treebanks(folder: pathlib.Path) -> str:
+    """Two languages of text and tags, and the argument that names them."""
+    for code in ("qaa", "qab"):
+        for split, count in (("train", 80), ("dev", 20)):
+            path = folder / "text" / code / f"{split}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(synthetic.document(code, split, i) for i in range(count)), encoding="utf-8")
+        for split in ("train", "dev", "test"):
+            rows = []
+            for i in range(8):
+                words = zip(*synthetic.tagged_sentence(code, split, i), strict=True)
+                rows += [f"{n}\t{form}\t_\t{upos}" + "\t_" * 6 for n, (form, upos) in enumerate(words, 1)] + [""]
+            path = folder / "tags" / code / f"{split}.conllu"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(rows), encoding="utf-8")
+    return (
+        f"text={folder}/text/{{language}}/{{split}}.txt,tags={folder}/tags/{{language}}/{{split}}.conllu,"
+        "labelled=qaa,languages=qaa qab,vocab=200"
+    )
+
+
+DATA: dict[str, Callable[[pathlib.Path], str]] = {
+    "quickstart.py": lambda folder: "",
+    "pretrain_text.py": _text_and_treebanks,
+}
+"""For each config file: what makes the data that it needs in a folder and returns the argument that names it."""
+
+
+def _load(name: str, arg: str) -> dict[str, Any]:
+    spec = importlib.util.spec_from_file_location(f"config_{name.replace('/', '_')[:-3]}", ROOT / "configs" / name)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg).to_dict()
+
+
+def _stages(config: dict[str, Any]) -> dict[str, ExperimentConfig]:
+    parts = config["stages"] if "stages" in config else {"run": config}
+    return {name: schema.from_mapping(ExperimentConfig, parts[name], name) for name in config.get("order", parts)}
+
+
+def _arg(name: str, folder: pathlib.Path, smoke: bool) -> str:
+    return ",".join(filter(None, ["smoke" if smoke else "", DATA[name](folder)]))
+
+
+def test_every_config_file_is_run_by_a_test():
+    assert set(FILES) == set(DATA), "say in DATA how the smoke variant of a config file gets its data"
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+@pytest.mark.parametrize("name", FILES)
+def test_config_resolves_and_fits_its_model(name, smoke, tmp_path):
+    config = _load(name, _arg(name, tmp_path, smoke))
+    stages = _stages(config)
+    assert sorted(config.get("order", stages)) == sorted(stages)
+    for item in config.get("report", {}).values():
+        comparison = schema.from_mapping(report.Comparison, item, "report")
+        assert {comparison.pretrained, comparison.scratch} <= set(stages)
+    sharding.make_mesh(next(iter(stages.values())).mesh)
+    positions = 0
+    for stage in stages.values():
+        if stage.model:
+            vocab_size = stage.tokenizer.vocab_size or 250_300
+            fields = {"vocab_size": vocab_size, "bos_token_id": 2, "eos_token_id": 3, **stage.model}
+            model_config = RemBertConfig.from_dict(fields)
+            positions = model_config.max_position_embeddings
+            model = RemBertForMaskedLM(model_config, stage.execution)
+            shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
+            size = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+            assert size == model_config.parameter_counts()["pre_training"]
+        length = stage.data.seq_length if stage.data else stage.task.max_length
+        assert length <= positions, "stages that start from another one share its model"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_smoke_variant_is_shorter(name, tmp_path):
+    whole, smoke = (_stages(_load(name, _arg(name, tmp_path, flag))) for flag in (False, True))
+    assert list(whole) == list(smoke)
+    assert all(0 < smoke[stage].training.steps <= 10 for stage in smoke if smoke[stage].data)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_docstring_holds_a_command_that_names_the_file(name):
+    text = (ROOT / "configs" / name).read_text(encoding="utf-8").split('"""')[1]
+    assert "python train.py" in text and f"configs/{name}" in text
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_smoke_variant_runs(name, tmp_path):
+    target = f"configs/{name}:{_arg(name, tmp_path, smoke=True)}"
+    workdir = tmp_path / "run"
+    config = _load(name, _arg(name, tmp_path, smoke=True))
+    # One layer is enough here and compiles faster; the flags also show that single values can be overridden.
+    parts = {f"stages.{name}.": part for name, part in config["stages"].items()} if "stages" in config else {"": config}
+    flags = [f"--config.{prefix}model.num_hidden_layers=1" for prefix, part in parts.items() if "model" in part]
+    result = run_process(train_command(target, workdir, *flags), tmp_path / "compiled")
+    assert result.returncode == 0, result.stderr
+    for stage in _stages(config):
+        folder = workdir / stage if "stages" in config else workdir
+        outcome = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        assert outcome["steps"] > 0 and outcome["test"]["average"]
+        assert (folder / "loss.png").is_file() and (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    if config.get("report"):
+        table = (workdir / "results.md").read_text(encoding="utf-8")
+        assert all(item["title"] in table and item["title"] in result.stdout for item in config["report"].values())
+
+
+def test_text_config_without_text_says_what_to_give():
+    with pytest.raises(ValueError, match=r"needs your text: --config='configs/pretrain_text\.py:text=DATA"):
+        _load("pretrain_text.py", "")
+
+
+def test_arguments_follow_the_types_of_the_defaults():
+    args = common.parse_arg("steps=5,name=a b,smoke,rate=2,path=a=b", steps=1, name="", smoke=False, rate=0.5, path="")
+    assert vars(args) == {"steps": 5, "name": "a b", "smoke": True, "rate": 2.0, "path": "a=b"}
+    assert vars(common.parse_arg("smoke=false", smoke=True)) == {"smoke": False}
+    assert vars(common.parse_arg(None, steps=1)) == vars(common.parse_arg("", steps=1)) == {"steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("arg", "message"),
+    [
+        ("step=5", "config argument 'step' is unknown; known: steps, smoke"),
+        ("steps", "config argument 'steps' needs a value, as steps=1"),
+        ("steps=many", "config argument 'steps=many': expected int as in steps=1"),
+        ("smoke=yes", "'smoke=yes': expected smoke, smoke=true or smoke=false"),
+    ],
+)
+def test_wrong_arguments_are_explained(arg, message):
+    with pytest.raises(ValueError, match=message):
+        common.parse_arg(arg, steps=1, smoke=False)
