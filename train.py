@@ -15,6 +15,16 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with an 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line; whatever a config file or an override of it raises becomes one line."""
+    try:
+        remaining = app.parse_flags_with_usage(argv)
+        _ = _CONFIG.value  # A config file that cannot be read is reported only when it is asked for.
+        return remaining
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        sys.exit(f"--config: {type(error).__name__}: {error}")
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
@@ -27,4 +37,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -41,7 +41,7 @@ def _pretraining(args: SimpleNamespace) -> dict:
         "seed": 0,
         "model": {
             "hidden_size": 192,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": 1 if args.smoke else 4,
             "num_attention_heads": 4,
             "input_embedding_size": 96,
             "output_embedding_size": 256,

@@ -34,8 +34,8 @@ def _pretraining(smoke: bool) -> dict:
         "seed": 0,
         "model": {
             "hidden_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
+            "num_hidden_layers": 1 if smoke else 2,
+            "num_attention_heads": 4,
             "input_embedding_size": 64,
             "output_embedding_size": 256,  # Larger than the hidden size, as in the paper; dropped after pre-training.
             "intermediate_size": 384,
@@ -55,7 +55,7 @@ def _pretraining(smoke: bool) -> dict:
         "optimizer": {"learning_rate": 1.5e-3, "warmup_steps": 2 if smoke else 200, "b2": 0.98},
         "training": {
             "batch_size": 16,
-            "steps": 8 if smoke else 2500,
+            "steps": 8 if smoke else 3200,
             "log_every": 4 if smoke else 100,
             "eval_every": 4 if smoke else 1000,
             "checkpoint_every": 4 if smoke else 1000,

@@ -57,7 +57,7 @@ class RemBertConfig:
       layer_norm_eps: epsilon of every layer norm.
       pad_token_id, bos_token_id, eos_token_id: ids of padding, [CLS] and [SEP].
       is_decoder: causal self-attention.
-      add_cross_attention: a cross-attention sub-layer in each block; needs `is_decoder`.
+      add_cross_attention: a cross-attention sub-layer in each block; not implemented yet, so only False is accepted.
       tie_word_embeddings: the coupled baseline of the paper, where one table serves as input and as output.
 
     Raises:
@@ -118,8 +118,8 @@ class RemBertConfig:
                 f"tie_word_embeddings=True needs equal sizes, found input_embedding_size={self.input_embedding_size} "
                 f"and output_embedding_size={self.output_embedding_size}; make them equal or untie the tables"
             )
-        if self.add_cross_attention and not self.is_decoder:
-            raise ValueError("add_cross_attention=True needs is_decoder=True")
+        if self.add_cross_attention:
+            raise ValueError("add_cross_attention=True: cross-attention is not implemented; set it to False")
 
     @property
     def head_dim(self) -> int:
@@ -178,7 +178,7 @@ class RemBertConfig:
             "input_embedding": (self.vocab_size + self.max_position_embeddings + self.type_vocab_size) * e_in
             + 2 * e_in,
             "projection": e_in * h + h,
-            "encoder": self.num_hidden_layers * (attention * (2 if self.add_cross_attention else 1) + feed_forward),
+            "encoder": self.num_hidden_layers * (attention + feed_forward),
             "pooler": h * h + h,
         }
         table = 0 if self.tie_word_embeddings else self.vocab_size * e_out

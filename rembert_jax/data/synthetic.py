@@ -1,18 +1,15 @@
 """Artificial languages over one shared world, so that every stage runs anywhere, offline, with gold labels.
 
-The world has topics (think of bakery, harbour, orchestra). A topic has people, cities and concepts (nouns, verbs,
-adjectives), and every concept has a characteristic number: a price, an hour, a grade. Languages say the same kinds of
-things about this world with different scripts and lexicons, word orders (SVO, SOV, VSO) and morphology. They share what
-real texts share: digits, punctuation and proper names, now and then a quotation in another language, and a foreign word in
-parentheses behind its translation, as encyclopaedias have them.
+The world has topics (think of bakery, harbour, orchestra). A topic has people, each living in some city, and concepts
+(nouns, verbs, adjectives), and every concept has a characteristic number: a price, an hour, a grade. Languages say the same
+kinds of things about this world with different scripts and lexicons, word orders (SVO, SOV, VSO) and morphology. They share
+what real texts share: digits, punctuation, proper names; and, as on the web, some documents are pages of a dictionary.
 
-A document is about one topic and mostly about one person, place, thing and deed of it, so a hidden word can be predicted
-from its context, and only from it: each concept has two synonyms, some stems serve as noun and as verb, and facts are
-sometimes stated wrongly.
+A document is about one topic and one person, so a hidden word can be predicted from its context, and only from it: each
+concept has two synonyms, some stems serve as noun and as verb, and facts are sometimes stated wrongly.
 
 Labels come from the grammar: a part of speech for each token, and for sentence pairs whether both describe the same
-event. The second sentence of a pair shares no content word and no name with the first, so comparing strings does not help.
-Labelled sentences hold no quotation and no foreign word.
+event. The second sentence of a pair never repeats a content word of the first, so comparing strings does not help.
 """
 
 from __future__ import annotations
@@ -25,12 +22,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-TOPICS, NOUNS, VERBS, ADJECTIVES = 6, 3, 2, 1
-PEOPLE, CITIES = 6, 2  # Of each topic.
-QUOTATIONS = 0.1
-"""Share of sentences of a document that are in another language."""
-GLOSSES = 0.1
-"""Share of content words of a document with a foreign synonym in parentheses behind them."""
+TOPICS, NOUNS, VERBS, ADJECTIVES, PEOPLE, CITIES = 6, 3, 2, 1, 4, 8
+DICTIONARIES = 0.1
+"""Share of documents that are pages of a dictionary."""
 SPLITS = ("train", "validation", "test")
 UPOS = (
     "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM",
@@ -89,24 +83,23 @@ class Concept:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scene:
-    """What a document is mostly about."""
+class Person:
+    """Somebody with an international name who belongs to a topic and lives in a city."""
 
+    index: int
     topic: int
-    name: str
-    city: str
-    main: dict[str, Concept]
+    city: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Event:
     """Who does what to what, where and how often: what a sentence of the pair task describes."""
 
-    name: str
+    person: Person
     verb: Concept
     noun: Concept
     adjective: Concept | None
-    city: str | None
+    city: int | None
     adverb: str | None
 
 
@@ -124,7 +117,7 @@ def _make_word(rng: np.random.Generator, letters: tuple[str, str], syllables: in
 
 
 class World:
-    """Concepts, and people and cities by topic, a pure function of the seed."""
+    """Concepts and people, a pure function of the seed."""
 
     def __init__(self, seed: int) -> None:
         rng = _rng(seed, "world")
@@ -133,11 +126,10 @@ class World:
         self.concepts = [
             Concept(i, kinds[i % len(kinds)], i // len(kinds), int(numbers[i])) for i in range(TOPICS * len(kinds))
         ]
-        words = _unique_words(rng, ("bdfgklmnprst", "aeiou"), TOPICS * (PEOPLE + CITIES), (2, 3))
-        names = [word.capitalize() for word in words]
-        self.people = [names[topic * PEOPLE : (topic + 1) * PEOPLE] for topic in range(TOPICS)]
-        names = names[TOPICS * PEOPLE :]
-        self.cities = [names[topic * CITIES : (topic + 1) * CITIES] for topic in range(TOPICS)]
+        self.people = [Person(i, i % TOPICS, int(rng.integers(CITIES))) for i in range(TOPICS * PEOPLE)]
+        names = _unique_words(rng, ("bdfgklmnprst", "aeiou"), TOPICS * PEOPLE + CITIES, (2, 3))
+        self.names = [name.capitalize() for name in names[: len(self.people)]]
+        self.cities = [name.capitalize() for name in names[len(self.people) :]]
 
     def of_topic(self, topic: int, upos: str) -> list[Concept]:
         """The concepts of a topic with a part of speech."""
@@ -213,22 +205,12 @@ def language(code: str, seed: int) -> Language:
     return Language(code, seed)
 
 
-def scene(shared: World, rng: np.random.Generator) -> Scene:
-    """A topic and one person, city, noun, verb and adjective of it."""
-
-    def pick(items: Sequence[Any]) -> Any:
-        return items[int(rng.integers(len(items)))]
-
-    topic = int(rng.integers(TOPICS))
-    main = {upos: pick(shared.of_topic(topic, upos)) for upos in ("NOUN", "VERB", "ADJ")}
-    return Scene(topic, pick(shared.people[topic]), pick(shared.cities[topic]), main)
-
-
 class _Speaker:
-    """Says things about a scene; every choice comes from `rng`."""
+    """Says things about one topic; every choice comes from `rng`."""
 
-    def __init__(self, tongue: Language, about: Scene, rng: np.random.Generator, glosses: float = 0.0) -> None:
-        self.tongue, self.world, self.scene, self.rng, self.glosses = tongue, tongue.world, about, rng, glosses
+    def __init__(self, tongue: Language, topic: int, rng: np.random.Generator) -> None:
+        self.tongue, self.world, self.topic, self.rng = tongue, tongue.world, topic, rng
+        self.person = self.pick([person for person in self.world.people if person.topic == topic])
 
     def pick(self, items: Sequence[Any]) -> Any:
         return items[int(self.rng.integers(len(items)))]
@@ -237,19 +219,10 @@ class _Speaker:
         return bool(self.rng.random() < probability)
 
     def content(self, concept: Concept, form: str = "") -> Token:
-        """One of the synonyms of a concept, with its gloss where there is one."""
-        surface, upos = self.tongue.lexeme(concept, self.pick((0, 1)), form)
-        if self.chance(self.glosses):
-            foreign, _ = _another_language(self.tongue, self.rng).lexeme(concept, self.pick((0, 1)))
-            surface = f"{surface} ({foreign})"
-        return surface, upos
-
-    def on_subject(self) -> bool:
-        """Whether to stay with what the scene is about; else anything of its topic may come up."""
-        return self.chance(0.6)
+        return self.tongue.lexeme(concept, self.pick((0, 1)), form)
 
     def concept(self, upos: str) -> Concept:
-        return self.scene.main[upos] if self.on_subject() else self.pick(self.world.of_topic(self.scene.topic, upos))
+        return self.pick(self.world.of_topic(self.topic, upos))
 
     def number(self, concept: Concept) -> list[Token]:
         """The characteristic number of a concept and a unit; one time in ten another number, of two or three digits."""
@@ -257,16 +230,14 @@ class _Speaker:
         return [(str(value), "NUM"), self.tongue.word("unit")]
 
     def name(self) -> list[Token]:
-        name = self.scene.name if self.on_subject() else self.pick(self.world.people[self.scene.topic])
-        return [(name, "PROPN")]
+        return [(self.world.names[self.person.index], "PROPN")]
 
     def phrase(self, noun: Concept, form: str = "") -> list[Token]:
         adjective = self.content(self.concept("ADJ")) if self.chance(0.3) else None
         return self.tongue.noun_phrase(self.content(noun, form), adjective)
 
     def place(self) -> list[Token]:
-        city = self.scene.city if self.on_subject() else self.pick(self.world.cities[self.scene.topic])
-        return self.tongue.adposition("in", [(city, "PROPN")])
+        return self.tongue.adposition("in", [(self.world.cities[self.person.city], "PROPN")])
 
     def adjuncts(self, *phrases: list[Token]) -> list[Token]:
         """Adjunct phrases with a comma between them."""
@@ -285,7 +256,7 @@ class _Speaker:
 
     def does(self) -> list[Token]:
         verb = self.concept("VERB")
-        subject = self.name() if self.chance(0.75) else [self.tongue.word("they")]
+        subject = self.name() if self.chance(0.5) else [self.tongue.word("they")]
         when = [self.tongue.adposition("at", self.number(verb))] if self.chance(0.6) else []
         where = [self.place()] if self.chance(0.3) else []
         noun = self.phrase(self.concept("NOUN"), self.pick(["object", "plural"]))
@@ -313,12 +284,10 @@ class _Speaker:
         return self.tongue.clause(subject, self.deed(self.concept("VERB")), self.place(), [])
 
     def lives(self) -> list[Token]:
+        neighbour = self.pick([person for person in self.world.people if person.topic == self.topic])
+        also = [(self.world.names[neighbour.index], "PROPN")]
         subject = self.pick(
-            [
-                self.name(),
-                [*self.name(), (",", "PUNCT"), *self.name()],
-                [*self.name(), self.tongue.word("and"), *self.name()],
-            ]
+            [self.name(), [*also, (",", "PUNCT"), *self.name()], [*self.name(), self.tongue.word("and"), *also]]
         )
         return self.tongue.clause(subject, [self.tongue.word("lives")], self.place(), [])
 
@@ -333,70 +302,85 @@ def to_text(tokens: list[Token]) -> str:
     return " ".join(form for form, _ in tokens).replace(" .", ".").replace(" ,", ",")
 
 
-def _another_language(tongue: Language, rng: np.random.Generator) -> Language:
-    others = [code for code in LANGUAGES if code != tongue.spec.code]
-    return language(others[int(rng.integers(len(others)))], tongue.seed)
+def _dictionary_page(tongue: Language, topic: int, rng: np.random.Generator) -> str:
+    """Words of a topic, each with its translations into all other languages."""
+    concepts = [concept for concept in tongue.world.concepts if concept.topic == topic]
+    entries = []
+    for index in rng.permutation(len(concepts)):
+        word, *translations = [
+            language(code, tongue.seed).lexeme(concepts[index], int(rng.integers(2)))[0]
+            for code in (tongue.spec.code, *(code for code in LANGUAGES if code != tongue.spec.code))
+        ]
+        entries.append(f"{word} ({', '.join(translations)}).")
+    return " ".join(entries)
 
 
 def document(code: str, split: str, index: int, seed: int = 0) -> str:
-    """Document `index` of a split: four to seven sentences about one topic. A pure function of its arguments."""
+    """Document `index` of a split: four to seven sentences about one topic, or its page in a dictionary.
+
+    A pure function of its arguments.
+    """
     rng = _rng(seed, code, split, "document", index)
-    tongue = language(code, seed)
-    about, sentences = scene(tongue.world, rng), []
-    for _ in range(int(rng.integers(4, 8))):
-        spoken = _another_language(tongue, rng) if rng.random() < QUOTATIONS else tongue
-        sentences.append(to_text(_Speaker(spoken, about, rng, GLOSSES).sentence()))
-    return " ".join(sentences)
+    tongue, topic = language(code, seed), int(rng.integers(TOPICS))
+    if rng.random() < DICTIONARIES:
+        return _dictionary_page(tongue, topic, rng)
+    speaker = _Speaker(tongue, topic, rng)
+    return " ".join(to_text(speaker.sentence()) for _ in range(int(rng.integers(4, 8))))
 
 
 def tagged_sentence(code: str, split: str, index: int, seed: int = 0) -> tuple[list[str], list[str]]:
     """Tokens and universal parts of speech of one sentence. A pure function of its arguments."""
     rng = _rng(seed, code, split, "tagged", index)
-    tongue = language(code, seed)
-    tokens = _Speaker(tongue, scene(tongue.world, rng), rng).sentence()
+    tokens = _Speaker(language(code, seed), int(rng.integers(TOPICS)), rng).sentence()
     return [form for form, _ in tokens], [upos for _, upos in tokens]
 
 
-def _event(rng: np.random.Generator, shared: World, topic: int) -> Event:
+def _event(rng: np.random.Generator, shared: World, topic: int, person: Person) -> Event:
     def pick(items: Sequence[Any]) -> Any:
         return items[int(rng.integers(len(items)))]
 
     return Event(
-        name=pick(shared.people[topic]),
+        person=person,
         verb=pick(shared.of_topic(topic, "VERB")),
         noun=pick(shared.of_topic(topic, "NOUN")),
         adjective=pick(shared.of_topic(topic, "ADJ")) if rng.random() < 0.5 else None,
-        city=pick(shared.cities[topic]) if rng.random() < 0.5 else None,
+        city=int(rng.integers(CITIES)) if rng.random() < 0.5 else None,
         adverb=pick(["today", "often"]) if rng.random() < 0.5 else None,
     )
 
 
-def _describe(tongue: Language, event: Event, synonym: int, with_names: bool) -> list[Token]:
-    subject = [(event.name, "PROPN")] if with_names else [tongue.word("they")]
+def _describe(tongue: Language, event: Event, synonym: int, named: bool) -> list[Token]:
+    subject = [(tongue.world.names[event.person.index], "PROPN")] if named else [tongue.word("they")]
     adjective = None if event.adjective is None else tongue.lexeme(event.adjective, synonym)
-    noun = tongue.noun_phrase(tongue.lexeme(event.noun, synonym, "object"), adjective)
     verb = [tongue.lexeme(event.verb, synonym, "past")]
     if event.adverb is not None:
         verb = [tongue.word(event.adverb), *verb]
-    place = tongue.adposition("in", [(event.city, "PROPN")]) if event.city and with_names else []
-    return tongue.clause(subject, verb, noun, place)
+    place = [] if event.city is None else tongue.adposition("in", [(tongue.world.cities[event.city], "PROPN")])
+    return tongue.clause(
+        subject, verb, tongue.noun_phrase(tongue.lexeme(event.noun, synonym, "object"), adjective), place
+    )
 
 
 def sentence_pair(code: str, split: str, index: int, seed: int = 0) -> tuple[str, str, int]:
     """Two sentences and 1 if they describe the same event, else 0. A pure function of its arguments.
 
-    The second sentence replaces the name by a pronoun, leaves out the place and uses the other synonym of every content
-    word. In a pair labelled 0 it describes an event of another topic in equally many words.
+    The second sentence uses the other synonym of every content word. In a pair labelled 0 the deed and its object are of
+    another topic while name, place and adverb are kept, so the shared names say nothing about the label.
     """
     rng = _rng(seed, code, split, "pair", index)
     tongue = language(code, seed)
-    topic, label = int(rng.integers(TOPICS)), int(rng.integers(2))
-    event = other = _event(rng, tongue.world, topic)
+    topic = int(rng.integers(TOPICS))
+    person = tongue.world.people[int(rng.integers(len(tongue.world.people)))]
+    event = _event(rng, tongue.world, topic, person)
+    label = int(rng.integers(2))
+    other = event
     if not label:
-        elsewhere = (topic + int(rng.integers(1, TOPICS))) % TOPICS
-        adjective = tongue.world.of_topic(elsewhere, "ADJ")[0] if event.adjective else None
-        other = dataclasses.replace(_event(rng, tongue.world, elsewhere), adjective=adjective, adverb=event.adverb)
+        drawn = _event(rng, tongue.world, (topic + int(rng.integers(1, TOPICS))) % TOPICS, person)
+        adjective = drawn.adjective or tongue.world.of_topic(drawn.noun.topic, "ADJ")[0]
+        other = dataclasses.replace(
+            event, verb=drawn.verb, noun=drawn.noun, adjective=None if event.adjective is None else adjective
+        )
     synonym = int(rng.integers(2))
-    first = _describe(tongue, event, synonym, with_names=True)
-    second = _describe(tongue, other, 1 - synonym, with_names=False)
+    first = _describe(tongue, event, synonym, named=True)
+    second = _describe(tongue, other, 1 - synonym, named=bool(rng.integers(2)))
     return to_text(first), to_text(second), label

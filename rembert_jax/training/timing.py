@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ class Stopwatch:
 
 def format_seconds(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss; "?" where unknown."""
-    if seconds != seconds:
+    if not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)

@@ -237,6 +237,7 @@ class _Run:
         self.model_config, self.pretrained = model_config, pretrained
         self.tx = make_optimizer(config.optimizer, job.total_steps)
         self.schedule = learning_rate_schedule(config.optimizer, job.total_steps)
+        self.shardings = train_state.state_shardings(job.init, self.tx, mesh)
         self.first_process = jax.process_index() == 0
         self.manifest = {
             "model": model_config.to_dict(),
@@ -269,8 +270,7 @@ class _Run:
         return results
 
     def _initial_state(self) -> TrainState:
-        shardings = train_state.state_shardings(self.job.init, self.tx, self.mesh)
-        state = train_state.create(self.job.init, self.tx, self.config.seed, shardings)
+        state = train_state.create(self.job.init, self.tx, self.config.seed, self.shardings)
         if self.config.init_from and self.store.latest_step is None:
             assert self.pretrained is not None
             params, loaded = checkpoint.load_pretrained(self.pretrained, state.params)
@@ -309,6 +309,9 @@ class _Run:
                 schedule=self.schedule,
             ),
             donate_argnums=0,
+            # Left to itself the partitioner may place the new state otherwise, and then neither donation nor the compiled
+            # step fits the next call.
+            out_shardings=(self.shardings, None),
         )
         window, tokens = Sums(), 0
         start = int(state.step)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import pathlib
 import sys
 import time
@@ -43,7 +44,9 @@ class MetricWriter:
         file = (workdir / "metrics.jsonl").open("a", encoding="utf-8")
 
         def to_json(step: int, values: Mapping[str, float]) -> None:
-            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+            # JSON knows no NaN or infinity; they are written as strings.
+            plain = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **plain}) + "\n")
             file.flush()
 
         board = SummaryWriter(str(workdir / "tensorboard"))
