@@ -4,7 +4,7 @@
 
 Stages: train a vocabulary and pre-train a small encoder with a large output embedding; drop the output embedding and
 fine-tune on one language's labels, for tagging and for sentence pairs; evaluate on the languages without labels. The same
-two fine-tunings are run without pre-training. The table at the end compares them. Expected numbers: docs/results.md.
+two fine-tunings are run without pre-training. The table at the end compares them. Measured numbers: docs/results.md.
 
 Argument `smoke` shrinks every stage to a few steps, for tests.
 """
