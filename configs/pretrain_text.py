@@ -6,8 +6,7 @@
 `text` is a pattern for UTF-8 files (plain or .gz) with one sentence a line; languages are found from the folders, splits are
 called train and dev. With `tags`, a pattern for CoNLL-U files, the encoder is then fine-tuned on `labelled` (split train,
 selected on dev) and tested on `languages` (split test), against the same encoder without pre-training and against each
-word's most frequent tag. Without `tags` the run ends after pre-training. About 25 minutes on two CPU cores.
-
+word's most frequent tag. Without `tags` the run ends after pre-training.
 
 Other arguments: `vocab` (pieces), `steps` (of pre-training), `smoke` (a few steps, for tests).
 """
