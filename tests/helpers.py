@@ -26,6 +26,7 @@ class NumberTokenizer:
     """
 
     pad_token_id, unk_token_id, cls_token_id, sep_token_id, mask_token_id = range(5)
+    space_token_id = None
     vocab_size = 400
 
     def encode(self, text: str) -> list[int]:

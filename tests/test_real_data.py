@@ -64,7 +64,15 @@ def test_every_treebank_reads_with_the_listed_number_of_sentences():
     expected = _files("udpos", ".conllu")
     assert len(expected) == 11
     task = open_task(
-        TaskConfig(kind="token_classification", source="conllu", path="-", train_language="en", test_languages=("en",)),
+        TaskConfig(
+            kind="token_classification",
+            source="conllu",
+            path="-",
+            train_language="en",
+            test_languages=("en",),
+            text_fields=("tokens",),
+            label_field="upos",
+        ),
         None,
     )
     found = {}

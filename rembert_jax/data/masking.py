@@ -7,6 +7,8 @@ import dataclasses
 import grain
 import numpy as np
 
+from rembert_jax.errors import RemBertError
+
 Features = dict[str, np.ndarray]
 
 
@@ -22,7 +24,8 @@ class MaskTokens(grain.transforms.RandomMap):
       vocab_size: random tokens are drawn from all other ids below it.
       rate: share of maskable tokens to predict; at least one where there is any.
       max_predictions: fixed number of slots per row.
-      starts_word: for whole-word masking, whether each id begins a word; None masks tokens independently.
+      starts_word: for whole-word masking, whether each id begins a word; None masks tokens independently. At most two
+        words of a row are masked in part, so that every token has the same chance and the rate is exact.
     """
 
     mask_token_id: int
@@ -34,9 +37,9 @@ class MaskTokens(grain.transforms.RandomMap):
 
     def __post_init__(self) -> None:
         if not 0.0 < self.rate < 1.0:
-            raise ValueError(f"data.mask_rate={self.rate}: expected a share between 0 and 1")
+            raise RemBertError(f"data.mask_rate={self.rate}: expected a share between 0 and 1")
         if self.max_predictions < 1:
-            raise ValueError(f"data.max_predictions={self.max_predictions}: expected at least 1")
+            raise RemBertError(f"data.max_predictions={self.max_predictions}: expected at least 1")
         ordinary = np.setdiff1d(np.arange(self.vocab_size, dtype=np.int32), self.special_ids)
         object.__setattr__(self, "_ordinary", ordinary)
         is_special = np.zeros(self.vocab_size, bool)
@@ -76,14 +79,7 @@ class MaskTokens(grain.transforms.RandomMap):
         begins[0] = True
         begins[1:] |= (np.diff(candidates) > 1) | (np.diff(segments[candidates]) != 0)
         words = np.split(candidates, np.flatnonzero(begins)[1:])
-        chosen: list[np.ndarray] = []
-        count = 0
-        for index in rng.permutation(len(words)):
-            if count + len(words[index]) <= wanted:
-                chosen.append(words[index])
-                count += len(words[index])
-            if count == wanted:
-                break
-        if not chosen:  # Every word is longer than the budget: mask the beginning of one.
-            return words[int(rng.integers(len(words)))][:wanted]
-        return np.sort(np.concatenate(chosen))
+        # An arc of a circle of shuffled words. Taking words until the budget is full would prefer short words, and never
+        # take one that is longer than the budget.
+        circle = np.concatenate([words[index] for index in rng.permutation(len(words))])
+        return np.sort(np.roll(circle, rng.integers(len(circle)))[:wanted])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from rembert_jax.errors import RemBertError
+
 logger = logging.getLogger(__name__)
 
 
@@ -16,15 +18,15 @@ def language_shares(counts: Mapping[str, int], alpha: float) -> dict[str, float]
       alpha: 1 keeps the natural proportions, 0 makes all languages equal; the paper uses 0.5.
 
     Raises:
-      ValueError: if there is no language, a language has no text, or `alpha` is outside [0, 1].
+      RemBertError: if there is no language, a language has no text, or `alpha` is outside [0, 1].
     """
     if not counts:
-        raise ValueError("no language to mix; set data.languages")
+        raise RemBertError("no language to mix; set data.languages")
     if not 0.0 <= alpha <= 1.0:
-        raise ValueError(f"data.alpha={alpha}: expected a number between 0 and 1")
+        raise RemBertError(f"data.alpha={alpha}: expected a number between 0 and 1")
     empty = [language for language, count in counts.items() if count < 1]
     if empty:
-        raise ValueError(f"no text for {', '.join(empty)}; add some or take the language out of data.languages")
+        raise RemBertError(f"no text for {', '.join(empty)}; add some or take the language out of data.languages")
     total = sum(counts.values())
     smoothed = {language: (count / total) ** alpha for language, count in counts.items()}
     norm = sum(smoothed.values())

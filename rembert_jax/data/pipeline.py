@@ -1,8 +1,9 @@
 """From text sources to batches for masked-language modelling.
 
-One row is a pure function of (seed, number of the row): documents are shuffled and mixed by index, packed in that order,
-and masked with a generator derived from the row's number. The iterator's state is a small JSON object, kept in the
-checkpoint, from which training goes on with the very next batch.
+With a given number of processes and of workers, one row is a pure function of (seed, number of the row): documents are
+shuffled and mixed by index, packed in that order, and masked with a generator derived from the row's number. Each process
+and each worker reads, mixes and packs its own part of every language. The iterator's state is a small JSON object, kept in
+the checkpoint, from which training goes on with the very next batch.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from absl import flags
 
 from rembert_jax.data import mixture, packing, sources, synthetic
 from rembert_jax.data.masking import Features, MaskTokens
+from rembert_jax.errors import RemBertError
 from rembert_jax.tokenization import RemBertTokenizer
 
 logger = logging.getLogger(__name__)
@@ -40,8 +42,8 @@ class DataConfig:
       seq_length: tokens in a row.
       mask_rate, max_predictions, whole_word_masking: see `masking.MaskTokens`; max_predictions 0 takes rate x length.
       eval_texts: texts of each language's `eval_split` used for evaluation.
-      workers: worker processes for tokenising; 0 uses threads of the main process.
-      prefetch: batches prepared ahead.
+      workers: worker processes that prepare batches in turn; 0 uses a thread of the main process.
+      prefetch: batches that this thread prepares ahead.
     """
 
     source: Literal["text", "jsonl", "tfds", "synthetic"]
@@ -64,7 +66,17 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.seq_length < 3:
-            raise ValueError(f"seq_length={self.seq_length}: expected at least 3 ([CLS], a token, [SEP])")
+            raise RemBertError(f"seq_length={self.seq_length}: expected at least 3 ([CLS], a token, [SEP])")
+        least = {"lines_per_document": 1, "max_predictions": 0, "eval_texts": 1, "workers": 0, "prefetch": 1}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise RemBertError(f"{name}={getattr(self, name)}: expected at least {smallest}")
+        if not 0.0 <= self.alpha <= 1.0:
+            raise RemBertError(f"alpha={self.alpha}: expected a number between 0 and 1")
+        if not 0.0 < self.mask_rate < 1.0:
+            raise RemBertError(f"mask_rate={self.mask_rate}: expected a share between 0 and 1")
+        if len(set(self.languages)) < len(self.languages):
+            raise RemBertError(f"languages={', '.join(self.languages)}: name each language once")
 
     @property
     def predictions(self) -> int:
@@ -72,18 +84,33 @@ class DataConfig:
         return self.max_predictions or max(1, round(self.seq_length * self.mask_rate))
 
 
-def open_source(config: DataConfig, language: str, split: str, seed: int) -> Sequence[str]:
+def _languages(config: DataConfig) -> list[str]:
+    if config.languages:
+        return list(config.languages)
+    if config.source == "synthetic":
+        return list(synthetic.LANGUAGES)
+    if config.source == "tfds":
+        raise sources.SourceError("data.languages is empty; name the languages of a TFDS mixture")
+    return sources.discover_languages(config.path)
+
+
+def open_source(config: DataConfig, language: str, split: str) -> Sequence[str]:
     """The texts of one language and split.
 
     Raises:
       sources.SourceError: if they are missing, unreadable or empty; the message names the language.
     """
     if config.source == "synthetic":
-        spec = synthetic.language(language, seed).spec
-        size = spec.documents if split == config.train_split else config.eval_texts
-        texts: Sequence[str] = sources.SyntheticText(language, split, size, seed)
+        if language not in synthetic.LANGUAGES:
+            known = ", ".join(synthetic.LANGUAGES)
+            raise sources.SourceError(
+                f"data.languages: unknown synthetic language {language!r}: expected one of {known}"
+            )
+        size = synthetic.LANGUAGES[language].documents if split == config.train_split else config.eval_texts
+        texts: Sequence[str] = sources.SyntheticText(language, split, size)
     elif config.source == "tfds":
-        texts = sources.TfdsText(config.path.format(language=language), split, config.data_dir, config.text_field)
+        name = sources.fill_pattern(config.path, "data.path", language=language)
+        texts = sources.TfdsText(name, split, config.data_dir, config.text_field)
     else:
         parse = sources.json_text(config.text_field) if config.source == "jsonl" else None
         files = sources.find_files(config.path, language, split)
@@ -96,17 +123,19 @@ def open_source(config: DataConfig, language: str, split: str, seed: int) -> Seq
     return sources.GroupedLines(texts, config.lines_per_document) if config.lines_per_document > 1 else texts
 
 
-def open_sources(config: DataConfig, split: str, seed: int) -> dict[str, Sequence[str]]:
+def open_sources(config: DataConfig, split: str) -> dict[str, Sequence[str]]:
     """The texts of every language of `config` in a split."""
-    languages = list(config.languages)
-    if not languages:
-        if config.source == "synthetic":
-            languages = list(synthetic.LANGUAGES)
-        elif config.source == "tfds":
-            raise sources.SourceError("data.languages is empty; name the languages of a TFDS mixture")
-        else:
-            languages = sources.discover_languages(config.path)
-    return {language: open_source(config, language, split, seed) for language in languages}
+    return {language: open_source(config, language, split) for language in _languages(config)}
+
+
+def check_sources(config: DataConfig) -> None:
+    """Raises `sources.SourceError` if a language lacks one of its two splits; looks for files and does not read them."""
+    for language in _languages(config):
+        for split in (config.train_split, config.eval_split):
+            if config.source in ("text", "jsonl"):
+                sources.find_files(config.path, language, split)
+            else:  # Opens in no time.
+                open_source(config, language, split)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,12 +173,14 @@ def _masking(config: DataConfig, tokenizer: RemBertTokenizer) -> MaskTokens:
     )
 
 
+def _encoded(texts: grain.MapDataset, tokenizer: RemBertTokenizer) -> grain.IterDataset:
+    # Without threads: they do not speed up Python code that holds the interpreter lock. One prepares whole batches.
+    return texts.map(_Encode(tokenizer)).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+
+
 def _rows(
-    texts: grain.MapDataset, config: DataConfig, tokenizer: RemBertTokenizer, seed: int, shuffle: bool, threads: int
+    encoded: grain.IterDataset, config: DataConfig, tokenizer: RemBertTokenizer, seed: int, shuffle: bool
 ) -> grain.IterDataset:
-    encoded = texts.map(_Encode(tokenizer)).to_iter_dataset(
-        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 1) * 32)
-    )
     cut = packing.SplitDocuments(config.seq_length, tokenizer.cls_token_id, tokenizer.sep_token_id)
     pieces = grain.experimental.FlatMapIterDataset(encoded, cut)
     rows = packing.pack(pieces, config.seq_length, tokenizer.pad_token_id, seed, shuffle)
@@ -187,15 +218,22 @@ def train_batches(
     if short:
         raise sources.SourceError(f"fewer texts than processes ({process_count}) for {', '.join(short)}")
     mixture.log_shares(counts, shares)
-    datasets = [
-        grain.MapDataset.source(_Records(source)).seed(seed + number).shuffle()[process_index::process_count].repeat()
-        for number, source in enumerate(texts.values())
-    ]
-    mixed = grain.MapDataset.mix(datasets, weights=[shares[language] for language in texts])
-    # Threads do not speed up Python code that holds the interpreter lock; one runs ahead of the device.
-    rows = _rows(
-        mixed, config, tokenizer, seed + 1000 * process_index, shuffle=True, threads=0 if config.workers else 1
+    # Languages are mixed in each worker. Mixed before, every n-th text would go to a worker, and as the order of languages
+    # is periodic, a worker might never meet some of them.
+    mixed = grain.IterDataset.mix(
+        [
+            _encoded(
+                grain.MapDataset.source(_Records(source))
+                .seed(seed + number)
+                .shuffle()[process_index::process_count]
+                .repeat(),
+                tokenizer,
+            )
+            for number, source in enumerate(texts.values())
+        ],
+        weights=[shares[language] for language in texts],
     )
+    rows = _rows(mixed, config, tokenizer, seed + 1000 * process_index, shuffle=True)
     batches = rows.batch(batch_size, drop_remainder=True)
     if config.workers:
         if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, which only `absl.app` programs parse.
@@ -223,8 +261,8 @@ def example_batches(
       process_index, process_count: which share of the data to read.
     """
     dataset = grain.MapDataset.source(_Records(examples)).seed(seed).shuffle()[process_index::process_count].repeat()
-    batches = dataset.map(features).batch(batch_size).to_iter_dataset(grain.ReadOptions(num_threads=1))
-    return iter(batches)
+    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    return iter(dataset.map(features).batch(batch_size).to_iter_dataset(ahead))
 
 
 def eval_batches(
@@ -234,7 +272,7 @@ def eval_batches(
     batches: dict[str, list[Features]] = {}
     for language, source in texts.items():
         chosen = grain.MapDataset.source(_Records(source))[: config.eval_texts]
-        rows = list(_rows(chosen, config, tokenizer, seed, shuffle=False, threads=0))
+        rows = list(_rows(_encoded(chosen, tokenizer), config, tokenizer, seed, shuffle=False))
         batches[language] = batch_rows(rows, batch_size)
     return batches
 

@@ -12,37 +12,58 @@ import logging
 import mmap
 import pathlib
 import re
+import zlib
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from rembert_jax.data import synthetic
+from rembert_jax.errors import RemBertError
 
 logger = logging.getLogger(__name__)
 
 OnInvalid = Literal["fail", "skip"]
 
 
-class SourceError(ValueError):
+class SourceError(RemBertError):
     """A text source is missing, empty or unreadable."""
 
 
 class SyntheticText(Sequence[str]):
     """Documents of an artificial language (`rembert_jax.data.synthetic`)."""
 
-    def __init__(self, language: str, split: str, size: int, seed: int) -> None:
-        self.language, self.split, self.size, self.seed = language, split, size, seed
+    def __init__(self, language: str, split: str, size: int) -> None:
+        self.language, self.split, self.size = language, split, size
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, index):
-        return synthetic.document(self.language, self.split, range(self.size)[index], self.seed)
+        return synthetic.document(self.language, self.split, range(self.size)[index])
+
+
+def _read(path: pathlib.Path) -> bytes | mmap.mmap:
+    kind = "gzip" if path.suffix == ".gz" else "text"
+    try:
+        if kind == "gzip":
+            with gzip.open(path) as file:
+                return file.read()
+        with path.open("rb") as file:
+            empty = path.stat().st_size == 0  # Which cannot be mapped.
+            return b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise SourceError(
+            f"{path}: cannot be read ({reason}); expected a complete {kind} file: replace it, or move it out of the way"
+        ) from error
 
 
 class LineFiles(Sequence[str]):
     """Lines of plain or gzipped UTF-8 files; blank lines are left out.
 
-    Plain files are memory-mapped and only line offsets are held; gzipped ones are held in memory.
+    Plain files are memory-mapped and only 32 bytes a line are held; gzipped ones are held in memory.
     """
 
     def __init__(
@@ -60,32 +81,26 @@ class LineFiles(Sequence[str]):
           parse: maps (line, "file:line") to its text; identity by default.
 
         Raises:
-          SourceError: naming file and line of the first invalid line, when `on_invalid` is "fail".
+          SourceError: naming the file that cannot be read, or file and line of the first invalid line when `on_invalid`
+            is "fail".
         """
         self.paths = list(paths)
         self.parse = parse
-        self._spans: list[tuple[int, int, int, int]] = []  # file, start, end, line number
         self._buffers: dict[int, bytes | mmap.mmap] = {}
+        spans = array("q")
         for number, path in enumerate(self.paths):
-            self._index(number, path, on_invalid)
+            self._index(number, path, on_invalid, spans)
+        self._spans = np.array(spans, np.int64).reshape(-1, 4)  # file, start, end, line number
 
     def _buffer(self, number: int) -> bytes | mmap.mmap:
         if number not in self._buffers:
-            path = self.paths[number]
-            if path.suffix == ".gz":
-                with gzip.open(path) as file:
-                    self._buffers[number] = file.read()
-            elif path.stat().st_size == 0:
-                self._buffers[number] = b""
-            else:
-                with path.open("rb") as file:
-                    self._buffers[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._buffers[number] = _read(self.paths[number])
         return self._buffers[number]
 
     def __getstate__(self):
         return {**self.__dict__, "_buffers": {}}  # Worker processes map the files themselves.
 
-    def _index(self, number: int, path: pathlib.Path, on_invalid: OnInvalid) -> None:
+    def _index(self, number: int, path: pathlib.Path, on_invalid: OnInvalid, spans: array[int]) -> None:
         buffer = self._buffer(number)
         start, line, skipped = 0, 0, 0
         while start < len(buffer):
@@ -96,7 +111,7 @@ class LineFiles(Sequence[str]):
             if raw.strip():
                 try:
                     if self._text(raw, f"{path}:{line}").strip():
-                        self._spans.append((number, start, end, line))
+                        spans.extend((number, start, end, line))
                 except SourceError as error:
                     if on_invalid == "fail":
                         raise
@@ -120,7 +135,7 @@ class LineFiles(Sequence[str]):
         return len(self._spans)
 
     def __getitem__(self, index):
-        number, start, end, line = self._spans[index]
+        number, start, end, line = self._spans[index].tolist()
         return self._text(bytes(self._buffer(number)[start:end]), f"{self.paths[number]}:{line}")
 
 
@@ -173,37 +188,54 @@ def json_text(field: str) -> Callable[[str, str], str]:
     def parse(line: str, where: str) -> str:
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise SourceError(f"{where}: not JSON ({error})") from error
         if not isinstance(record, dict) or not isinstance(record.get(field), str):
             raise SourceError(f"{where}: no string under {field!r}; set data.text_field to the right key")
+        try:
+            record[field].encode("utf-8")  # JSON can write half of a surrogate pair, which is no character.
+        except UnicodeEncodeError as error:
+            raise SourceError(
+                f"{where}: half of a surrogate pair at character {error.start} of {field!r}; fix the file, or set "
+                'data.on_invalid="skip" to leave such lines out'
+            ) from error
         return record[field]
 
     return parse
 
 
-def _fill(pattern: str, language: str, split: str) -> str:
+def fill_pattern(pattern: str, key: str, **values: str) -> str:
+    """`pattern` with its placeholders filled in.
+
+    Args:
+      pattern: for example "text/{language}/{split}.txt".
+      key: configuration key that holds the pattern, named in errors.
+      **values: what each placeholder stands for.
+
+    Raises:
+      SourceError: if the pattern has another placeholder or a single brace.
+    """
     try:
-        return pattern.format(language=language, split=split)
-    except (KeyError, IndexError, ValueError) as error:
+        return pattern.format(**values)
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+        known = " and ".join(f"{{{name}}}" for name in values)
         raise SourceError(
-            f"data.path={pattern}: cannot fill in ({error!r}); its only placeholders are {{language}} and {{split}}, and "
-            "other braces are doubled"
+            f"{key}={pattern}: cannot fill in ({error!r}); expected no placeholder but {known}; double other braces"
         ) from error
 
 
-def find_files(pattern: str, language: str, split: str) -> list[pathlib.Path]:
-    """Files of a language: `pattern` with {language} and {split} filled in, wildcards allowed.
+def find_files(pattern: str, language: str, split: str, key: str = "data.path") -> list[pathlib.Path]:
+    """Files of a language: `pattern` (of configuration key `key`) with {language} and {split}, wildcards allowed.
 
     Raises:
       SourceError: if there is none, or if the pattern has another placeholder.
     """
-    filled = _fill(pattern, language, split)
+    filled = fill_pattern(pattern, key, language=language, split=split)
     paths = [pathlib.Path(path) for path in sorted(glob.glob(filled))]
     if not paths:
         raise SourceError(
             f"no file for language {language!r}, split {split!r}: nothing matches {filled}; "
-            "check data.path and data.languages"
+            f"check {key} and the name of the language"
         )
     return paths
 
@@ -222,7 +254,7 @@ def discover_languages(pattern: str) -> list[str]:
     parts = [wildcards.get(part, re.escape(part)) for part in re.split(r"(\{language\}|\{split\}|\*|\?)", pattern)]
     first = "".join(parts).replace(wildcards["{language}"], "(?P=language)")
     shape = re.compile(first.replace("(?P=language)", wildcards["{language}"], 1))
-    matches = [shape.fullmatch(path) for path in glob.glob(_fill(pattern, "*", "*"))]
+    matches = [shape.fullmatch(path) for path in glob.glob(fill_pattern(pattern, "data.path", language="*", split="*"))]
     found = sorted({match["language"] for match in matches if match and "language" in match.groupdict()})
     if not found:
         raise SourceError(f"data.path={pattern}: no language found under {root}; name them in data.languages")

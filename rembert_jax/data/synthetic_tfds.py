@@ -12,7 +12,6 @@ import logging
 import pathlib
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from rembert_jax.data import synthetic
@@ -99,8 +98,13 @@ class SyntheticPos(_SyntheticBuilder):
 
 
 def prepare(name: str, data_dir: str) -> None:
-    """Writes a synthetic dataset (for example "synthetic_pos/qaa") unless it is already there."""
-    builder = tfds.builder(name, data_dir=data_dir)
+    """Writes a synthetic dataset (for example "synthetic_pos/qaa") unless it is already there.
+
+    Args:
+      name: of the dataset, with its language.
+      data_dir: TFDS data folder; empty takes TFDS's own.
+    """
+    builder = tfds.builder(name, data_dir=data_dir or None)
     if pathlib.Path(builder.data_dir).exists():
         return
     tfds.disable_progress_bar()
@@ -110,14 +114,3 @@ def prepare(name: str, data_dir: str) -> None:
             download_config=tfds.download.DownloadConfig(compute_stats=tfds.download.ComputeStatsMode.SKIP),
         )
     logger.info("wrote %s to %s", name, builder.data_dir)
-
-
-def to_python(value: Any) -> Any:
-    """A TFDS value as str, int or a list of them."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [to_python(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value

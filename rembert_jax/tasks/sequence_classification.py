@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rembert_jax.tasks.base import Example, Features, Task
+from rembert_jax.tasks.base import Example, Features, Task, place
 
 
 def truncate_pair(first: list[int], second: list[int], room: int) -> tuple[list[int], list[int]]:
@@ -32,15 +32,20 @@ class SequenceClassification(Task):
             first, second = truncate_pair(texts[0], texts[1], self.config.max_length - 3)
             ids = [cls, *first, sep, *second, sep]
             types = [0] * (len(first) + 2) + [1] * (len(second) + 1)
-        label = self.check_label(example[self.config.label_field], str(example.get("where", "example")))
-        return {**self.pad(ids, types), "labels": np.array(label, np.int32)}
+        return {**self.pad(ids, types), "labels": np.array(self._label(example), np.int32)}
+
+    def _label(self, example: Example) -> int:
+        return self.check_label(example[self.config.label_field], place(example))
 
     def metrics(self, predictions: np.ndarray, labels: np.ndarray, examples: Sequence[Example]) -> dict[str, float]:
         """Accuracy."""
         return {"accuracy": float(np.mean(predictions == labels))}
 
-    def context_free_baseline(self, train: Sequence[Example], test: Sequence[Example]) -> float:
+    def context_free_baseline(
+        self, train: Sequence[Example], tests: Mapping[str, Sequence[Example]]
+    ) -> dict[str, float]:
         """Accuracy of always answering the most frequent training label."""
-        field = self.config.label_field
-        common = Counter(self.check_label(example[field], "train") for example in train).most_common(1)[0][0]
-        return float(np.mean([self.check_label(example[field], "test") == common for example in test]))
+        common = Counter(map(self._label, train)).most_common(1)[0][0]
+        return {
+            name: float(np.mean([self._label(example) == common for example in test])) for name, test in tests.items()
+        }

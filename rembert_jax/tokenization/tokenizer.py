@@ -5,20 +5,34 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 import sentencepiece
+
+from rembert_jax.errors import RemBertError
 
 VOCABULARY_FILE = "sentencepiece.model"
 SPECIAL_PIECES = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 # Released models call padding and unknown by SentencePiece's own names.
 ALTERNATIVE_PIECES = {"pad": "<pad>", "unk": "<unk>"}
 WORD_START = "\u2581"  # SentencePiece's mark for a space.
+# Scripts written without spaces, as their letters' Unicode names begin; Chinese is CJK.
+UNSPACED_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
-class TokenizerError(ValueError):
+class TokenizerError(RemBertError):
     """A vocabulary file cannot be used."""
+
+
+def _begins_word(piece: str) -> bool:
+    if piece.startswith(WORD_START):
+        return True
+    category = unicodedata.category(piece[0])
+    # Vowel signs and other marks (M), and signs that repeat or lengthen (Lm), go on with the letter before them.
+    unspaced = category == "Lo" and unicodedata.name(piece[0], "").startswith(UNSPACED_SCRIPTS)
+    return unspaced or category[0] in "PS"
 
 
 class RemBertTokenizer:
@@ -31,6 +45,7 @@ class RemBertTokenizer:
       sha256: hash of the vocabulary file; checkpoints carry it, so that a model never meets another vocabulary.
       vocab_size: number of pieces.
       pad_token_id, unk_token_id, cls_token_id, sep_token_id, mask_token_id: ids of the special pieces.
+      space_token_id: id of the piece that is a space and nothing else; None where there is none.
     """
 
     def __init__(self, model_file: str | os.PathLike[str]) -> None:
@@ -57,6 +72,8 @@ class RemBertTokenizer:
         self.cls_token_id = self._special("cls")
         self.sep_token_id = self._special("sep")
         self.mask_token_id = self._special("mask")
+        space = self.pieces.piece_to_id(WORD_START)
+        self.space_token_id: int | None = None if space == self.unk_token_id else space
 
     def _special(self, name: str) -> int:
         for piece in (SPECIAL_PIECES[name], ALTERNATIVE_PIECES.get(name)):
@@ -76,12 +93,21 @@ class RemBertTokenizer:
         return self.pieces.decode([int(i) for i in ids])
 
     def special_ids(self) -> np.ndarray:
-        """Sorted ids that are never masked and never drawn as replacement: control, unknown and unused pieces."""
+        """Sorted ids that are never masked and never drawn as replacement.
+
+        They are the five special pieces, of whatever type in the model file, and control, unknown and unused pieces.
+        """
         p = self.pieces
-        return np.array(
-            [i for i in range(self.vocab_size) if p.is_control(i) or p.is_unknown(i) or p.is_unused(i)], np.int32
-        )
+        others = [i for i in range(self.vocab_size) if p.is_control(i) or p.is_unknown(i) or p.is_unused(i)]
+        named = [self.pad_token_id, self.unk_token_id, self.cls_token_id, self.sep_token_id, self.mask_token_id]
+        return np.union1d(others, named).astype(np.int32)
 
     def starts_word(self) -> np.ndarray:
-        """For each id whether the piece begins a word: [vocab_size] bool."""
-        return np.array([self.pieces.id_to_piece(i).startswith(WORD_START) for i in range(self.vocab_size)])
+        """For each id whether the piece begins a word: [vocab_size] bool.
+
+        A word begins after a space, at punctuation and symbols, and with each piece of a script written without spaces.
+        """
+        starts = np.array([_begins_word(self.pieces.id_to_piece(i)) for i in range(self.vocab_size)])
+        starts[[i for i in range(self.vocab_size) if self.pieces.is_byte(i)]] = False  # Called "<0x41>".
+        starts[self.special_ids()] = False  # Called "[PAD]".
+        return starts

@@ -7,21 +7,25 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import sentencepiece
 
+from rembert_jax.errors import RemBertError
 from rembert_jax.tokenization.tokenizer import SPECIAL_PIECES
 
 logger = logging.getLogger(__name__)
 
+MIN_COVERAGE = 0.98  # SentencePiece's own limit.
 # Fixed, so that the same text gives the same vocabulary on every machine.
 TRAINER_THREADS = 4
-MAX_SENTENCE_BYTES = 1 << 20
+# Longer texts are cut: SentencePiece needs time with the square of a text without spaces, fails on one of 97,000 Chinese
+# characters, and leaves out what is longer than its limit in bytes without a word.
+MAX_CHARACTERS = 4096
 
 
-class VocabularyError(ValueError):
+class VocabularyError(RemBertError):
     """The requested vocabulary cannot be learnt from the text."""
 
 
@@ -43,6 +47,33 @@ def sample_sentences(
             wanted -= len(order)
 
 
+def _check(vocab_size: int, character_coverage: float, symbols: Sequence[str]) -> None:
+    special = set(SPECIAL_PIECES.values())
+    if taken := special.intersection(symbols):
+        raise VocabularyError(
+            f"tokenizer.user_defined_symbols: {', '.join(sorted(taken))} is a special piece already; take it out"
+        )
+    if repeated := sorted({symbol for symbol in symbols if symbols.count(symbol) > 1 or not symbol}):
+        raise VocabularyError(
+            f"tokenizer.user_defined_symbols: {', '.join(map(repr, repeated))} is empty or given twice; give each one once"
+        )
+    reserved = len(special) + len(symbols)
+    if vocab_size <= reserved:
+        raise VocabularyError(
+            f"tokenizer.vocab_size={vocab_size}: expected more than the {reserved} special pieces and user-defined symbols"
+        )
+    if not MIN_COVERAGE <= character_coverage <= 1.0:
+        raise VocabularyError(
+            f"tokenizer.character_coverage={character_coverage}: expected a share between {MIN_COVERAGE} and 1"
+        )
+
+
+def _cut(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        for start in range(0, len(text), MAX_CHARACTERS):
+            yield text[start : start + MAX_CHARACTERS]
+
+
 def train_vocabulary(
     sentences: Iterator[str],
     path: str | os.PathLike[str],
@@ -57,19 +88,20 @@ def train_vocabulary(
     `nmt_nfkc`). The file appears complete or not at all.
 
     Raises:
-      VocabularyError: if the text has too few or too many distinct pieces for `vocab_size`.
+      VocabularyError: if the text has too few or too many distinct pieces for `vocab_size`, or a setting makes no sense.
     """
+    _check(vocab_size, character_coverage, user_defined_symbols)
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sentences,
+            sentence_iterator=_cut(sentences),
             model_writer=model,
             model_type="unigram",
             vocab_size=vocab_size,
             character_coverage=character_coverage,
-            max_sentence_length=MAX_SENTENCE_BYTES,
+            max_sentence_length=4 * MAX_CHARACTERS,  # UTF-8 has up to four bytes a character.
             num_threads=TRAINER_THREADS,
             minloglevel=2,
             pad_id=0,

@@ -5,6 +5,7 @@ import json
 import logging
 import pickle
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from rembert_jax.data.sources import (
     SyntheticText,
     TfdsText,
     discover_languages,
+    fill_pattern,
     find_files,
     json_text,
 )
@@ -86,6 +88,8 @@ def test_json_lines(tmp_path):
         ('{"other": "x"}', "no string under 'text'; set data.text_field"),
         ('{"text": 5}', "no string under 'text'"),
         ('["text"]', "no string under 'text'"),
+        ("[" * 100_000, "not JSON"),
+        ('{"text": "so \\ud83d it ends"}', "half of a surrogate pair at character 3 of 'text'"),
     ],
 )
 def test_bad_json_lines_are_named_or_skipped(tmp_path, line, message):
@@ -114,6 +118,34 @@ def test_pickled_size_does_not_grow_with_the_text(tmp_path):
     assert len(long) < len(short) + 500
 
 
+def test_index_holds_few_bytes_a_line(tmp_path):
+    path = _file(tmp_path / "a", "x\n" * 20_000)
+    tracemalloc.start()
+    lines = LineFiles([path])
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(lines) == 20_000 and held < 40 * len(lines)
+
+
+def _damaged(tmp_path, kind):
+    packed = gzip.compress(np.random.default_rng(0).bytes(5000))
+    contents = {
+        "plain.gz": b"not gzip",
+        "short.gz": packed[:-2000],
+        "flipped.gz": packed[:20] + b"\xff" * 50 + packed[70:],
+    }
+    path = tmp_path / kind
+    path.mkdir() if kind in ("folder", "folder.gz") else path.write_bytes(contents[kind])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["plain.gz", "short.gz", "flipped.gz", "folder", "folder.gz"])
+@pytest.mark.parametrize("on_invalid", ["fail", "skip"])
+def test_file_that_cannot_be_read_is_named(tmp_path, kind, on_invalid):
+    with pytest.raises(SourceError, match=rf"{kind}: cannot be read \(.+\); expected a complete (gzip|text) file"):
+        LineFiles([_damaged(tmp_path, kind)], on_invalid=on_invalid)
+
+
 def test_grouped_lines():
     grouped = GroupedLines(["a", "b", "c", "d", "e"], 2)
     assert len(grouped) == 3
@@ -122,7 +154,7 @@ def test_grouped_lines():
 
 
 def test_synthetic_text_is_indexable_and_ends():
-    texts = SyntheticText("qaa", "train", 3, 0)
+    texts = SyntheticText("qaa", "train", 3)
     assert len(list(texts)) == len(set(texts)) == 3
     assert texts[-1] == texts[2]
     with pytest.raises(IndexError):
@@ -179,7 +211,7 @@ def _text_config(tmp_path, **changes) -> DataConfig:
 def test_missing_language_is_named(tmp_path):
     _file(tmp_path / "de/train.txt", "x")
     with pytest.raises(SourceError, match=r"no file for language 'sw', split 'train': nothing matches .*sw/train\.txt"):
-        open_sources(_text_config(tmp_path, languages=("de", "sw")), "train", seed=0)
+        open_sources(_text_config(tmp_path, languages=("de", "sw")), "train")
 
 
 @pytest.mark.parametrize("content", ["", "\n \n"])
@@ -187,30 +219,37 @@ def test_language_without_text_is_named(tmp_path, content):
     _file(tmp_path / "de/train.txt", "x")
     _file(tmp_path / "sw/train.txt", content)
     with pytest.raises(SourceError, match="language 'sw', split 'train': no text"):
-        open_sources(_text_config(tmp_path), "train", seed=0)
+        open_sources(_text_config(tmp_path), "train")
 
 
 def test_empty_language_list_takes_all_that_are_found(tmp_path):
     _file(tmp_path / "sw/train.txt", "a\nb\nc\n")
     _file(tmp_path / "de/train.txt", "x\n")
-    opened = open_sources(_text_config(tmp_path, lines_per_document=2), "train", seed=0)
+    opened = open_sources(_text_config(tmp_path, lines_per_document=2), "train")
     assert {language: list(texts) for language, texts in opened.items()} == {"de": ["x"], "sw": ["a b", "c"]}
 
 
 def test_json_source_by_config(tmp_path):
     _file(tmp_path / "de/train.jsonl", json.dumps({"body": "hallo"}) + "\n")
     config = _text_config(tmp_path, source="jsonl", path=f"{tmp_path}/{{language}}/{{split}}.jsonl", text_field="body")
-    assert list(open_source(config, "de", "train", seed=0)) == ["hallo"]
+    assert list(open_source(config, "de", "train")) == ["hallo"]
 
 
 def test_pattern_with_an_unknown_placeholder_is_explained(tmp_path):
     with pytest.raises(SourceError, match=r"\{lang\}.*\{language\}"):
-        open_source(_text_config(tmp_path, path=f"{tmp_path}/{{lang}}.txt"), "de", "train", seed=0)
+        open_source(_text_config(tmp_path, path=f"{tmp_path}/{{lang}}.txt"), "de", "train")
+
+
+@pytest.mark.parametrize("pattern", ["{lang}/x", "{}/x", "{language", "{language.x}", "{language[x]}"])
+def test_pattern_that_cannot_be_filled_names_its_key(pattern):
+    assert fill_pattern("{{{language}}}", "task.path", language="de") == "{de}"
+    with pytest.raises(SourceError, match=r"task\.path=.*cannot fill in .*expected no placeholder but \{language\};"):
+        fill_pattern(pattern, "task.path", language="de")
 
 
 def test_tfds_mixture_needs_named_languages():
     with pytest.raises(SourceError, match=r"data\.languages is empty; name the languages of a TFDS mixture"):
-        open_sources(DataConfig(source="tfds", path="wiki/{language}"), "train", seed=0)
+        open_sources(DataConfig(source="tfds", path="wiki/{language}"), "train")
 
 
 class TinyText(tfds.core.GeneratorBasedBuilder):
@@ -242,7 +281,7 @@ def tfds_folder(tmp_path, monkeypatch):
 
 def test_tfds_text_without_tensorflow(tfds_folder):
     config = DataConfig(source="tfds", path="tiny_text/{language}", data_dir=tfds_folder)
-    texts = open_source(config, "de", "train", seed=0)
+    texts = open_source(config, "de", "train")
     assert len(texts) == 3 and sorted(texts) == ["eins", "zwei ü", "水"]
     assert "tensorflow" not in sys.modules
 
@@ -280,6 +319,22 @@ def test_rows_too_short_for_a_token_are_refused(length):
         DataConfig(source="text", seq_length=length)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "least"),
+    [
+        ("lines_per_document", 0, 1),
+        ("max_predictions", -1, 0),
+        ("eval_texts", 0, 1),
+        ("workers", -1, 0),
+        ("prefetch", 0, 1),
+    ],
+)
+def test_numbers_below_their_range_are_refused(name, value, least):
+    DataConfig(source="text", **{name: least})
+    with pytest.raises(ValueError, match=f"{name}={value}: expected at least {least}"):
+        DataConfig(source="text", **{name: value})
+
+
 def test_prediction_slots_follow_the_rate_unless_given():
     assert DataConfig(source="text", seq_length=512).predictions == 77
     assert DataConfig(source="text", seq_length=3).predictions == 1
@@ -287,9 +342,9 @@ def test_prediction_slots_follow_the_rate_unless_given():
 
 
 def test_synthetic_source_has_the_languages_own_size():
-    texts = open_sources(DataConfig(source="synthetic", languages=("qad",), eval_texts=7), "train", seed=0)
+    texts = open_sources(DataConfig(source="synthetic", languages=("qad",), eval_texts=7), "train")
     assert {language: len(source) for language, source in texts.items()} == {"qad": 6000}
-    held_out = open_sources(DataConfig(source="synthetic", eval_texts=7), "validation", seed=0)
+    held_out = open_sources(DataConfig(source="synthetic", eval_texts=7), "validation")
     assert {language: len(source) for language, source in held_out.items()} == dict.fromkeys(
         pipeline.synthetic.LANGUAGES, 7
     )

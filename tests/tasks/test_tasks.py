@@ -1,8 +1,10 @@
 """Labelled tasks: reading, features worked by hand, metrics and baselines, errors."""
 
+import pathlib
+
 import numpy as np
 import pytest
-from helpers import NumberTokenizer
+from helpers import NumberTokenizer, real_tokenizer, synthetic_texts
 
 from rembert_jax.data import synthetic, synthetic_tfds
 from rembert_jax.tasks.base import TaskConfig, TaskError
@@ -23,7 +25,12 @@ def _config(**changes) -> TaskConfig:
 
 
 def _pairs(**changes) -> SequenceClassification:
-    fields = {"kind": "sequence_classification", "text_fields": ("one", "two"), "label_field": "label"}
+    fields = {
+        "kind": "sequence_classification",
+        "source": "tfds",
+        "text_fields": ("one", "two"),
+        "label_field": "label",
+    }
     return SequenceClassification(_config(**fields | changes), NumberTokenizer(), ["different", "same"])
 
 
@@ -88,6 +95,28 @@ def test_tag_stands_at_the_first_piece_of_each_word():
     }
 
 
+def test_tag_never_stands_on_a_mere_space():
+    tokenizer = real_tokenizer()
+    space = tokenizer.space_token_id
+    words = sorted({word for text in synthetic_texts(3) for word in text.split()})
+    assert sum(len(tokenizer.encode(word)) > 1 and tokenizer.encode(word)[0] == space for word in words) > 5
+    task = TokenClassification(_config(max_length=1000), tokenizer, ["NOUN"])
+    features = task.features({"tokens": words, "upos": [0] * len(words)})
+    tagged = features["labels"] == 0
+    assert tagged.sum() == len(words) and space not in features["input_ids"]
+    firsts = [tokenizer.decode(ids[:1]) for ids in features["input_ids"][tagged][:, None].tolist()]
+    assert all(first and word.startswith(first) for word, first in zip(words, firsts, strict=True))
+
+
+def test_space_stays_where_a_word_is_nothing_else():
+    tokenizer = NumberTokenizer()
+    tokenizer.space_token_id = 30
+    task = TokenClassification(_config(), tokenizer, ["NOUN"])
+    features = task.features({"tokens": ["30", "30-11", "12-30"], "upos": [0, 0, 0]})
+    assert features["input_ids"].tolist()[:6] == [CLS, 30, 11, 12, 30, SEP]
+    assert features["labels"].tolist()[:6] == [NO, 0, 0, 0, NO, NO]
+
+
 def test_word_that_vanishes_keeps_its_place():
     features = _tagging().features({"tokens": ["10", "\u200b", "12"], "upos": [0, 1, 2]})
     assert features["input_ids"].tolist()[:5] == [CLS, 10, UNK, 12, SEP]
@@ -118,31 +147,109 @@ def test_pair_accuracy_worked_by_hand():
 
 
 def test_pair_baseline_is_the_most_frequent_training_label():
-    train, test = ([{"label": label} for label in labels] for labels in ([1, "same", 0], [1, 0, 0, 0]))
-    assert _pairs().context_free_baseline(train, test) == 0.25
+    train, *tests = ([{"label": label} for label in labels] for labels in ([1, "same", 0], [1, 0, 0, 0], ["same"]))
+    assert _pairs().context_free_baseline(train, dict(zip("ab", tests, strict=True))) == {"a": 0.25, "b": 1.0}
 
 
 def test_tagging_baseline_is_each_words_most_frequent_tag():
     train = [{"tokens": ["run", "run", "run", "cat", "dog", "the"], "upos": [1, 1, 0, 0, 0, 2]}]
     # run -> VERB, cat -> NOUN, the -> DET; unseen words -> NOUN, the most frequent tag (3 of 6).
     test = [{"tokens": ["run", "cat", "the", "new", "odd"], "upos": [1, 0, 0, 0, 1]}]
-    assert _tagging().context_free_baseline(train, test) == 3 / 5
+    assert _tagging().context_free_baseline(train, {"a": test, "b": train}) == {"a": 3 / 5, "b": 5 / 6}
 
 
-@pytest.mark.parametrize("label", [-1, 2, 99])
-def test_label_outside_the_range_names_the_example(label):
-    with pytest.raises(TaskError, match=rf"de\.tsv:7: label {label} is outside 0 … 1 \(different, same\)"):
-        _pairs().features({"one": "10", "two": "11", "label": label, "where": "de.tsv:7"})
+class _Counted(list):
+    """Counts how often each example is read."""
+
+    def __init__(self, examples):
+        super().__init__(examples)
+        self.reads = 0
+
+    def __iter__(self):
+        self.reads += len(self)
+        return super().__iter__()
 
 
-def test_unknown_label_lists_the_known_ones():
+@pytest.mark.parametrize(
+    ("task", "example"), [(_pairs, {"label": 1}), (_tagging, {"tokens": ["10", "11"], "upos": [0, 1]})]
+)
+def test_baseline_reads_the_training_set_once(task, example):
+    train = _Counted([example] * 4)
+    assert task().context_free_baseline(train, {lang: [example] for lang in "abc"}) == dict.fromkeys("abc", 1.0)
+    assert train.reads == 4
+
+
+def _both_uses(task):
+    """Features and baseline check an example alike, whichever meets it first."""
+    good = {"one": "10", "two": "11", "tokens": ["10"], "upos": [0], "label": 0}
+    return [
+        task.features,
+        lambda example: task.context_free_baseline([good, good | example], {"a": [good]}),
+        lambda example: task.context_free_baseline([good], {"a": [good, good | example]}),
+    ]
+
+
+@pytest.mark.parametrize("use", _both_uses(_pairs()))
+@pytest.mark.parametrize("label", [-1, 2, 99, 0.7, None, [0]])
+def test_label_that_is_no_index_names_the_example(label, use):
+    with pytest.raises(TaskError, match=r"de\.tsv:7: label .* is no whole number in 0 … 1 \(different, same\)"):
+        use({"one": "10", "two": "11", "label": label, "where": "de.tsv:7"})
+
+
+@pytest.mark.parametrize("use", _both_uses(_tagging()))
+def test_unknown_label_lists_the_known_ones(use):
     with pytest.raises(TaskError, match=r"de\.conllu:9: unknown label 'NOUNS'; expected one of NOUN, VERB, DET"):
-        _tagging().features({"tokens": ["10"], "upos": ["NOUNS"], "where": "de.conllu:9"})
+        use({"tokens": ["10"], "upos": ["NOUNS"], "where": "de.conllu:9"})
 
 
-def test_words_and_tags_of_different_number_are_named():
+@pytest.mark.parametrize("use", _both_uses(_tagging()))
+def test_words_and_tags_of_different_number_are_named(use):
     with pytest.raises(TaskError, match="x:3: 2 words but 1 tags"):
-        _tagging().features({"tokens": ["10", "11"], "upos": [0], "where": "x:3"})
+        use({"tokens": ["10", "11"], "upos": [0], "where": "x:3"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test_languages": ()}, "test_languages is empty"),
+        ({"max_length": 2}, "max_length=2: expected at least 3"),
+        ({"text_fields": ()}, "found 0 for kind=token_classification, expected the one that holds the words"),
+        ({"text_fields": ("a", "b")}, "found 2 for kind=token_classification, expected the one"),
+        ({"max_train_examples": -1}, "max_train_examples=-1: expected 0"),
+        ({"max_eval_examples": -5}, "max_eval_examples=-5: expected 0"),
+        ({"kind": "sequence_classification"}, "source=conllu: CoNLL-U holds tagged words"),
+    ],
+)
+def test_senseless_settings_are_refused(changes, message):
+    with pytest.raises(TaskError, match=message):
+        _config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_length": 4}, "max_length=4: expected at least 5"),
+        ({"text_fields": ("one",), "max_length": 2}, "max_length=2: expected at least 3"),
+        ({"text_fields": ()}, "found 0 for kind=sequence_classification, expected one or two"),
+        ({"text_fields": ("a", "b", "c")}, "found 3 for kind=sequence_classification, expected one or two"),
+    ],
+)
+def test_senseless_settings_of_pairs_are_refused(changes, message):
+    with pytest.raises(TaskError, match=message):
+        _pairs(**changes)
+
+
+def test_shortest_rows_hold_a_token_of_each_text():
+    example = {"one": "10 11", "two": "12 13", "label": 0}
+    assert _pairs(max_length=5).features(example)["input_ids"].tolist() == [CLS, 10, SEP, 12, SEP]
+    assert _pairs(max_length=3, text_fields=("one",)).features(example)["input_ids"].tolist() == [CLS, 10, SEP]
+
+
+def test_default_fields_are_those_of_pairs():
+    config = TaskConfig(
+        kind="sequence_classification", source="tfds", path="x", train_language="en", test_languages=("en",)
+    )
+    assert len(config.text_fields) == 2
 
 
 def _row(number, form, upos):
@@ -163,7 +270,7 @@ def test_conllu_words_without_ranges_and_empty_nodes(tmp_path, end, newline):
     first, second = read_conllu(path)
     assert (first["tokens"], first["upos"]) == (["zu", "dem", "Haus"], ["ADP", "DET", "NOUN"])
     assert (second["tokens"], second["upos"]) == (["Ja"], ["INTJ"])
-    assert first["where"].startswith(f"{path}:")
+    assert (first["where"], second["where"]) == (f"{path}:3", f"{path}:10"), "the first row of each"
 
 
 def test_conllu_byte_order_mark_is_no_column(tmp_path):
@@ -186,11 +293,17 @@ def test_conllu_row_with_other_columns_names_file_and_line(tmp_path, row):
         read_conllu(path)
 
 
-def test_conllu_in_another_encoding_is_named(tmp_path):
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_conllu_in_another_encoding_names_the_line(tmp_path, mark):
     path = tmp_path / "de.conllu"
-    path.write_bytes(_row(1, "über", "ADP").encode("latin-1"))
-    with pytest.raises(TaskError, match=r"de\.conllu: not valid UTF-8 at byte 2"):
+    path.write_bytes(mark + b"# one\n" + _row(1, "über", "ADP").encode("latin-1"))
+    with pytest.raises(TaskError, match=r"de\.conllu:2: not valid UTF-8"):
         read_conllu(path)
+
+
+def test_folder_in_place_of_a_conllu_file_is_named(tmp_path):
+    with pytest.raises(TaskError, match=r"cannot be read .*check task\.path"):
+        read_conllu(tmp_path)
 
 
 def _conllu_config(tmp_path, **changes):
@@ -214,6 +327,15 @@ def test_conllu_task_knows_the_universal_tags(tmp_path):
 def test_missing_conllu_file_is_named(tmp_path, language, split):
     with pytest.raises(TaskError, match=rf"no file for language '{language}', split '{split}'.*check task\.path"):
         open_examples(_conllu_config(tmp_path), language, split)
+
+
+@pytest.mark.parametrize("source", ["conllu", "tfds"])
+def test_path_with_an_unknown_placeholder_is_explained(source):
+    config = _config(source=source, path="{lang}/x")
+    with pytest.raises(
+        TaskError, match=r"^task\.path=\{lang\}/x: cannot fill in .*expected no placeholder but \{language\}"
+    ):
+        open_examples(config, "de", "train")
 
 
 def test_missing_field_lists_what_there_is(tmp_path):
@@ -248,7 +370,7 @@ def test_tfds_examples_are_plain_python(tfds_config):
 def test_tfds_task_takes_label_names_from_the_dataset(tfds_config):
     assert open_task(tfds_config, NumberTokenizer()).labels == (*synthetic.UPOS, "_")
     pairs = {"kind": "sequence_classification", "path": "synthetic_paws_x/{language}", "label_field": "label"}
-    config = TaskConfig(**vars(tfds_config) | pairs)
+    config = TaskConfig(**vars(tfds_config) | pairs | {"text_fields": ("sentence1", "sentence2")})
     assert open_task(config, NumberTokenizer()).labels == ("different_meaning", "paraphrase")
 
 
@@ -263,6 +385,29 @@ def test_missing_tfds_label_field_is_named(tfds_config):
         open_task(config, NumberTokenizer())
     with pytest.raises(TaskError, match=r"no field 'tag', found .*upos.*set .*task\.label_field"):
         open_examples(config, "qaa", "train")
+
+
+def test_tfds_label_field_without_class_names_is_named(tfds_config):
+    config = TaskConfig(**vars(tfds_config) | {"label_field": "tokens"})
+    with pytest.raises(TaskError, match=r"field 'tokens' is .*Text.*expected a ClassLabel.*set task\.label_field"):
+        open_task(config, NumberTokenizer())
+
+
+def test_tfds_dataset_that_is_not_prepared_says_how(tfds_config):
+    config = TaskConfig(**vars(tfds_config) | {"path": "paws_x_wiki/{language}"})
+    with pytest.raises(TaskError, match=r"'paws_x_wiki/de/.*it is not prepared\..*download_and_prepare\(file_format="):
+        open_examples(config, "de", "train")
+
+
+def test_tfds_dataset_in_another_file_format_says_how(tfds_config):
+    synthetic_tfds.prepare("synthetic_pos/qab", tfds_config.data_dir)
+    (info,) = pathlib.Path(tfds_config.data_dir).rglob("dataset_info.json")
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(
+        TaskError, match=r"TFRECORD is not supported\. Check.*prepare it with .*\(file_format=\"array_record\"\)"
+    ) as error:
+        open_examples(tfds_config, "qab", "test")
+    assert isinstance(error.value.__cause__, NotImplementedError)
 
 
 @pytest.mark.parametrize("path", ["synthetic_pos/qzz", "synthetic_nothing/qaa", "paws_y/{language}"])

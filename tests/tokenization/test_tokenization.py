@@ -9,7 +9,7 @@ import sentencepiece
 from helpers import real_tokenizer, synthetic_texts
 
 from rembert_jax.tokenization import RemBertTokenizer, TokenizerError, VocabularyError, train_vocabulary
-from rembert_jax.tokenization.vocabulary import sample_sentences
+from rembert_jax.tokenization.vocabulary import MAX_CHARACTERS, sample_sentences
 
 SCRIPTS = ["the cat sat.", "собака спит.", "η γάτα κοιμάται.", "猫は寝ている。", "कुत्ता सोता है।", "القط نائم."]
 
@@ -22,11 +22,11 @@ def _train(texts, path, **changes):
     return path
 
 
-def _raw_model(path, **pieces):
+def _raw_model(path, texts=TEXTS, vocab_size=220, **options):
     """A SentencePiece model with special pieces of any name."""
     with path.open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(TEXTS), model_writer=file, vocab_size=220, minloglevel=2, **pieces
+            sentence_iterator=iter(texts), model_writer=file, vocab_size=vocab_size, minloglevel=2, **options
         )
     return path
 
@@ -49,6 +49,17 @@ def test_ids_are_read_from_the_model_not_assumed(tmp_path):
     found = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id]
     assert [*found, tokenizer.mask_token_id] == [3, 0, 2, 1, 5]
     assert tokenizer.special_ids().tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_special_pieces_of_any_type_are_special(tmp_path):
+    path = _raw_model(
+        tmp_path / "other.model", pad_id=3, pad_piece="[PAD]", unk_piece="[UNK]", eos_piece="[SEP]",
+        user_defined_symbols=["[CLS]", "[MASK]", "[own]"],
+    )  # fmt: skip
+    tokenizer = RemBertTokenizer(path)
+    special = set(tokenizer.special_ids().tolist())
+    assert {tokenizer.cls_token_id, tokenizer.mask_token_id} < special
+    assert tokenizer.pieces.piece_to_id("[own]") not in special
 
 
 @pytest.mark.parametrize("text", [*SCRIPTS, "two  spaces", "", "Aβγ ж!"])
@@ -82,8 +93,45 @@ def test_starts_word_marks_the_first_piece_of_each_word():
     starts = tokenizer.starts_word()
     assert starts.shape == (tokenizer.vocab_size,) and starts.dtype == bool
     ids = tokenizer.encode(text)
-    assert int(starts[ids].sum()) == len(text.split())
+    assert int(starts[ids].sum()) == len(re.findall(r"\w+|[^\w\s]", text)), "words and punctuation marks"
     assert starts[ids[0]] and not starts[tokenizer.special_ids()].any()
+
+
+def test_words_of_scripts_without_spaces(tmp_path):
+    # Each symbol is one piece, so it is known where pieces begin.
+    symbols = (
+        "我们",
+        "ねこ",
+        "ネコ",
+        "แมว",
+        "ແມວ",
+        "ឆ្មា",
+        "ကြောင်",
+        "ཞི",
+        "(",
+        "€",
+        "ー",
+        "\u0e49",
+        "\u093f",
+        "cat",
+        "कुत्ता",
+        "7",
+    )
+    path = _train(TEXTS, tmp_path / "v.model", user_defined_symbols=symbols)
+    tokenizer = RemBertTokenizer(path)
+    starts = tokenizer.starts_word()
+    found = [symbol for symbol in symbols if starts[tokenizer.pieces.piece_to_id(symbol)]]
+    assert found == list(symbols[:10]), "not lengthening and combining marks, nor scripts with spaces"
+
+
+def test_space_piece_is_known_where_there_is_one(tmp_path):
+    tokenizer = real_tokenizer()
+    assert tokenizer.pieces.id_to_piece(tokenizer.space_token_id) == "\u2581"
+    path = _raw_model(
+        tmp_path / "v.model", texts=["abba"], vocab_size=8, model_type="char", add_dummy_prefix=False, pad_id=3,
+        bos_piece="[CLS]", eos_piece="[SEP]", control_symbols=["[MASK]"],
+    )  # fmt: skip
+    assert RemBertTokenizer(path).space_token_id is None
 
 
 def test_user_symbols_are_one_piece(tmp_path):
@@ -174,3 +222,31 @@ def test_vocabulary_smaller_than_the_alphabet_names_what_is_needed(tmp_path):
 def test_empty_text_is_said(tmp_path, texts):
     with pytest.raises(VocabularyError, match=r"text to learn the vocabulary from is empty; check data\.path"):
         _train(texts, tmp_path / "v.model")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"vocab_size": -1}, r"vocab_size=-1: expected more than the 5 special pieces"),
+        ({"vocab_size": 6, "user_defined_symbols": ("<a>",)}, r"vocab_size=6: expected more than the 6 special pieces"),
+        ({"character_coverage": 0.9}, r"character_coverage=0\.9: expected a share between 0\.98 and 1"),
+        ({"character_coverage": 1.1}, r"character_coverage=1\.1: expected a share between 0\.98 and 1"),
+        ({"user_defined_symbols": ("<a>", "<b>", "<a>")}, r"user_defined_symbols: '<a>' is empty or given twice"),
+        ({"user_defined_symbols": ("",)}, r"user_defined_symbols: '' is empty or given twice"),
+        ({"user_defined_symbols": ("[MASK]",)}, r"user_defined_symbols: \[MASK\] is a special piece already"),
+    ],
+)
+def test_senseless_settings_are_refused(tmp_path, settings, message):
+    with pytest.raises(VocabularyError, match=message):
+        _train(TEXTS, tmp_path / "v.model", **settings)
+
+
+def test_long_texts_are_used_to_their_end(tmp_path):
+    long = "a word " * MAX_CHARACTERS + "鼠"
+    tokenizer = RemBertTokenizer(_train([*TEXTS, long], tmp_path / "v.model"))
+    assert tokenizer.unk_token_id not in tokenizer.encode("鼠")
+
+
+def test_text_of_four_byte_characters_is_used(tmp_path):
+    tokenizer = RemBertTokenizer(_train([*TEXTS, "𐌰" * MAX_CHARACTERS], tmp_path / "v.model"))
+    assert tokenizer.unk_token_id not in tokenizer.encode("𐌰")
