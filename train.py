@@ -1,14 +1,16 @@
 """Trains by a config: `python train.py --config=configs/quickstart.py --workdir=runs/quickstart`.
 
-Single values are overridden on the command line, for example `--config.optimizer.learning_rate=1e-4`. The same command
-again goes on where it stopped.
+Single values are overridden on the command line, for example `--config.stages.pretrain.optimizer.learning_rate=1e-4`. The
+same command again goes on where it stopped.
 """
 
+import re
 import sys
 
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from rembert_jax.errors import RemBertError
 from rembert_jax.training import trainer, writers
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with an optional :argument.", lock_config=True)
@@ -22,7 +24,27 @@ def parse_flags(argv: list[str]) -> list[str]:
         _ = _CONFIG.value  # A config file that cannot be read is reported only when it is asked for.
         return remaining
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(f"--config: {type(error).__name__}: {error}")
+        sys.exit(_unknown_key(argv) or f"--config: {type(error).__name__}: {error}")
+
+
+def _unknown_key(argv: list[str]) -> str:
+    """Names the first override of a key that the config file does not have, and the keys that it has there."""
+    lines = "\n".join(argv)
+    file = re.search(r"^--?config[=\n](.+)$", lines, re.MULTILINE)
+    try:
+        config = flags.FLAGS["config"].parser.parse(file[1] if file else "")
+    except Exception:  # It is not the override that is wrong.
+        return ""
+    for override in re.findall(r"^--?config\.([\w.]+)", lines, re.MULTILINE):
+        section, where = config, "config"
+        for name in override.split("."):
+            if not isinstance(section, ConfigDict):
+                break
+            if name not in section:
+                known = ", ".join(sorted(section))
+                return f"--config.{override}: the config file has no key {name!r} in {where}; it has {known}"
+            section, where = section[name], f"{where}.{name}"
+    return ""
 
 
 def main(argv: list[str]) -> None:
@@ -31,7 +53,7 @@ def main(argv: list[str]) -> None:
     writers.log_to_terminal()
     try:
         trainer.run(_CONFIG.value.to_dict(), _WORKDIR.value or "")
-    except (ValueError, trainer.TrainingError) as error:
+    except RemBertError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 

@@ -12,7 +12,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
+import numpy as np
+
 from rembert_jax import schema
+from rembert_jax.errors import RemBertError
 
 # "gelu" is the exact erf form; the other two names are the tanh approximation that google-research/bert used.
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
@@ -33,6 +36,14 @@ SIZES: dict[str, dict[str, int]] = {
     ),
     "rembert": dict(),
 }  # fmt: skip
+
+# Which field says how many rows the table of an id has.
+ID_SIZES = {
+    "input_ids": "vocab_size",
+    "masked_labels": "vocab_size",
+    "token_type_ids": "type_vocab_size",
+    "position_ids": "max_position_embeddings",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +72,7 @@ class RemBertConfig:
       tie_word_embeddings: the coupled baseline of the paper, where one table serves as input and as output.
 
     Raises:
-      ValueError: where a field is out of range or two fields disagree; the message names them.
+      RemBertError: where a field is out of range or two fields disagree; the message names them.
     """
 
     vocab_size: int = 250_300
@@ -92,34 +103,34 @@ class RemBertConfig:
             "output_embedding_size", "intermediate_size", "max_position_embeddings", "type_vocab_size",
         ):  # fmt: skip
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+                raise RemBertError(f"{name}={getattr(self, name)}: expected at least 1")
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
+            raise RemBertError(
                 f"hidden_size={self.hidden_size} is not divisible by num_attention_heads={self.num_attention_heads}; "
                 "change one of them"
             )
         if self.hidden_act not in ACTIVATIONS:
-            raise ValueError(f"hidden_act={self.hidden_act!r}: expected one of {', '.join(ACTIVATIONS)}")
+            raise RemBertError(f"hidden_act={self.hidden_act!r}: expected one of {', '.join(ACTIVATIONS)}")
         for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
             token = getattr(self, name)
             if not 0 <= token < self.vocab_size:
-                raise ValueError(
+                raise RemBertError(
                     f"{name}={token} is outside the vocabulary of {self.vocab_size}; "
                     "take the special ids from the tokenizer of this vocabulary"
                 )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name}={getattr(self, name)}: expected a probability in [0, 1)")
+                raise RemBertError(f"{name}={getattr(self, name)}: expected a probability in [0, 1)")
         for name in ("initializer_range", "layer_norm_eps"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: expected a positive number")
+                raise RemBertError(f"{name}={getattr(self, name)}: expected a positive number")
         if self.tie_word_embeddings and self.input_embedding_size != self.output_embedding_size:
-            raise ValueError(
+            raise RemBertError(
                 f"tie_word_embeddings=True needs equal sizes, found input_embedding_size={self.input_embedding_size} "
                 f"and output_embedding_size={self.output_embedding_size}; make them equal or untie the tables"
             )
         if self.add_cross_attention:
-            raise ValueError("add_cross_attention=True: cross-attention is not implemented; set it to False")
+            raise RemBertError("add_cross_attention=True: cross-attention is not implemented; set it to False")
 
     @property
     def head_dim(self) -> int:
@@ -131,10 +142,10 @@ class RemBertConfig:
         """The configuration of a named size (`SIZES`), with single fields replaced.
 
         Raises:
-          ValueError: for an unknown name; the message lists the known ones.
+          RemBertError: for an unknown name; the message lists the known ones.
         """
         if size not in SIZES:
-            raise ValueError(f"unknown model size {size!r}: expected one of {', '.join(SIZES)}")
+            raise RemBertError(f"unknown model size {size!r}: expected one of {', '.join(SIZES)}")
         values = {**SIZES[size], **changes}
         small = values.get("vocab_size", cls.vocab_size) <= cls.eos_token_id
         if small:  # The released special ids do not exist in a small vocabulary.
@@ -158,6 +169,24 @@ class RemBertConfig:
     def to_json(self) -> str:
         """All fields as indented JSON."""
         return schema.to_json(self)
+
+    def check_ids(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Refuses ids without a row in their table; on a device such a lookup gives NaN, or another row.
+
+        Args:
+          batch: name to array [rows, …]; names that `ID_SIZES` does not have are passed over.
+
+        Raises:
+          RemBertError: naming the first such id, its row and the size of the table.
+        """
+        for name, field in ID_SIZES.items():
+            ids, size = batch.get(name), getattr(self, field)
+            if ids is not None and ids.size and (ids.min() < 0 or ids.max() >= size):
+                place = tuple(np.argwhere((ids < 0) | (ids >= size))[0])
+                raise RemBertError(
+                    f"{name}: id {ids[place]} in row {place[0]}, expected 0 … {size - 1} ({field}={size}); "
+                    "prepare the batch for this model: its tokenizer, and no more positions and token types than it has"
+                )
 
     def parameter_counts(self) -> dict[str, int]:
         """Closed-form number of parameters by part.

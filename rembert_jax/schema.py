@@ -14,10 +14,12 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from rembert_jax.errors import RemBertError
+
 T = TypeVar("T")
 
 
-class SchemaError(ValueError):
+class SchemaError(RemBertError):
     """A mapping does not fit the dataclass it should become."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from rembert_jax.errors import RemBertError
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -49,16 +52,16 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh ("data", "fsdp", "tensor") over all devices, or over `devices`.
 
     Raises:
-      ValueError: if the sizes do not multiply to the number of devices.
+      RemBertError: if the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [config.data, config.fsdp, config.tensor]
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
-        raise ValueError(f"mesh={dict(zip(AXES, sizes, strict=True))}: expected positive sizes and at most one -1")
+        raise RemBertError(f"mesh={dict(zip(AXES, sizes, strict=True))}: expected positive sizes and at most one -1")
     known = int(np.prod([size for size in sizes if size > 0]))
     sizes = [len(devices) // known if size == -1 else size for size in sizes]
     if int(np.prod(sizes)) != len(devices):
-        raise ValueError(
+        raise RemBertError(
             f"mesh {dict(zip(AXES, sizes, strict=True))} needs {int(np.prod(sizes))} devices, found {len(devices)}; "
             "change mesh.data, mesh.fsdp or mesh.tensor (their product must equal the number of devices)"
         )
@@ -83,7 +86,7 @@ def param_shardings(abstract_params: Any, mesh: Mesh) -> Any:
     """Shardings of boxed abstract parameters by `LOGICAL_RULES`.
 
     Raises:
-      ValueError: naming the parameter, its shape and the mesh axis that does not divide it.
+      RemBertError: naming the parameter, its shape and the mesh axis that does not divide it.
     """
     specs = nn.get_partition_spec(abstract_params)
     shardings = nn.logical_to_mesh_sharding(specs, mesh, list(LOGICAL_RULES))
@@ -100,7 +103,7 @@ def _check_divides(name: str, shape: tuple[int, ...], sharding: NamedSharding) -
         names = () if axes is None else (axes,) if isinstance(axes, str) else axes
         parts = int(np.prod([sharding.mesh.shape[axis] for axis in names]))
         if size % parts:
-            raise ValueError(
+            raise RemBertError(
                 f"{name} of shape {shape}: {size} is not divisible by mesh axis {'x'.join(names)}={parts}; "
                 f"choose a mesh size that divides {size}, or another model size"
             )
@@ -144,12 +147,24 @@ def replicated_rows_to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> di
     }
 
 
-def check_batch(batch_size: int, mesh: Mesh, accumulation: int) -> None:
-    """Raises ValueError if the global batch does not divide into processes, shards and accumulation steps."""
+def check_batch(batch_size: int, mesh: Mesh, accumulation: int = 1, name: str = "training.batch_size") -> None:
+    """Checks that the rows of a global batch can be dealt out to shards, processes and accumulation steps.
+
+    Raises:
+      RemBertError: naming the sizes that do not divide, or if processes would give different rows for the same shard.
+    """
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulation
     if batch_size % parts or batch_size % jax.process_count():
-        raise ValueError(
-            f"batch_size={batch_size} is not divisible by mesh.data x mesh.fsdp x accumulation = "
+        raise RemBertError(
+            f"{name}={batch_size} is not divisible by mesh.data x mesh.fsdp x accumulation = "
             f"{mesh.shape['data']} x {mesh.shape['fsdp']} x {accumulation} (and by {jax.process_count()} processes); "
-            f"use a multiple of {parts}"
+            f"use a multiple of {math.lcm(parts, jax.process_count())}"
         )
+    # Each process reads its own rows, so the devices that hold copies of a row must belong to one process.
+    for shard in mesh.devices.reshape(-1, mesh.shape["tensor"]):
+        owners = sorted({device.process_index for device in shard})
+        if len(owners) > 1:
+            raise RemBertError(
+                f"mesh.tensor={mesh.shape['tensor']} spans the processes {owners}, each of which reads other rows; "
+                "choose a mesh.tensor that divides the devices of one process"
+            )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rembert_jax import losses
+from rembert_jax.tasks import token_classification
 
 LN2, LN3 = np.log(2.0), np.log(3.0)
 FEATURES = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -15,6 +16,11 @@ def numpy_losses(logits, labels):
     largest = logits.max(-1, keepdims=True)
     normaliser = largest[..., 0] + np.log(np.exp(logits - largest).sum(-1))
     return normaliser - np.take_along_axis(logits, labels[..., None], -1)[..., 0]
+
+
+def test_losses_and_tasks_ignore_the_same_label():
+    # Tasks do without JAX, so each side has its own constant.
+    assert losses.IGNORED_LABEL == token_classification.IGNORED_LABEL
 
 
 def test_masked_lm_loss_of_a_worked_example():

@@ -92,17 +92,16 @@ class RemBertEncoder(nn.Module):
         return x, None if hidden is None else (first, *hidden), attentions
 
 
-def stack_layers(encoder_params: Mapping[str, Any], num_hidden_layers: int) -> dict[str, Any]:
+def stack_layers(encoder_params: Mapping[str, Any]) -> dict[str, Any]:
     """Turns `layer_0 … layer_{n-1}` of an unrolled encoder into the stacked `layer` of a scanned one."""
-    layers = [encoder_params[f"layer_{i}"] for i in range(num_hidden_layers)]
     rest = {name: value for name, value in encoder_params.items() if not name.startswith("layer_")}
+    layers = [encoder_params[f"layer_{i}"] for i in range(len(encoder_params) - len(rest))]
     return {**rest, "layer": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
 
 
-def unstack_layers(encoder_params: Mapping[str, Any], num_hidden_layers: int) -> dict[str, Any]:
+def unstack_layers(encoder_params: Mapping[str, Any]) -> dict[str, Any]:
     """Inverse of `stack_layers`."""
     rest = {name: value for name, value in encoder_params.items() if name != "layer"}
-    layers = {
-        f"layer_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], encoder_params["layer"]) for i in range(num_hidden_layers)
-    }
-    return {**rest, **layers}
+    stacked = encoder_params["layer"]
+    count = jax.tree.leaves(stacked)[0].shape[0]
+    return {**rest, **{f"layer_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(count)}}

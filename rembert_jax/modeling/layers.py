@@ -1,7 +1,8 @@
 """Dense, layer-norm and embedding layers with logical axis names on every parameter.
 
-Logical axes: "vocab", "embed" (any model width that is not split by heads or by the feed-forward layer), "heads" (heads
-times head width), "mlp", "norm", "layers". `rembert_jax.sharding` maps them to mesh axes.
+Logical axes: "vocab", "embed" (any model width that is not split by heads or by the feed-forward layer), "embed_out" (such a
+width where it comes out of a layer that takes "embed"), "heads" (heads times head width), "mlp", "labels", "norm", "layers".
+`rembert_jax.sharding` maps them to mesh axes.
 """
 
 from __future__ import annotations

@@ -11,10 +11,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from rembert_jax.config import Execution, RemBertConfig
+from rembert_jax.errors import RemBertError
 from rembert_jax.modeling.attention import attention_mask as make_attention_mask
 from rembert_jax.modeling.embeddings import RemBertEmbeddings
 from rembert_jax.modeling.encoder import RemBertEncoder
@@ -37,6 +40,10 @@ class ModelOutput(struct.PyTreeNode):
     logits: jax.Array | None = None
     hidden_states: tuple[jax.Array, ...] | None = None
     attentions: tuple[jax.Array, ...] | None = None
+
+
+def _is_concrete(array: Any) -> bool:
+    return array is not None and not isinstance(array, Tracer)
 
 
 class RemBertModel(nn.Module):
@@ -77,17 +84,20 @@ class RemBertModel(nn.Module):
           output_hidden_states, output_attentions: also return what each layer computed.
 
         Raises:
-          ValueError: if both or none of `input_ids` and `inputs_embeds` are given, or if L exceeds
-            `max_position_embeddings`.
+          RemBertError: if both or none of `input_ids` and `inputs_embeds` are given, if L exceeds
+            `max_position_embeddings`, or, outside `jit`, if an id has no row in its table.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("expected exactly one of input_ids and inputs_embeds")
+            raise RemBertError("expected exactly one of input_ids and inputs_embeds")
         batch, length = input_ids.shape if input_ids is not None else inputs_embeds.shape[:2]  # pyright: ignore
         if length > self.config.max_position_embeddings:
-            raise ValueError(
+            raise RemBertError(
                 f"sequence of {length} tokens, but max_position_embeddings={self.config.max_position_embeddings}; "
                 "shorten the input (data.seq_length) or raise model.max_position_embeddings"
             )
+        given = {"input_ids": input_ids, "token_type_ids": token_type_ids, "position_ids": position_ids}
+        # Values are known only outside of transformations; the trainer checks its batches on the host.
+        self.config.check_ids({name: np.asarray(ids) for name, ids in given.items() if _is_concrete(ids)})
         if attention_mask is None:
             attention_mask = jnp.ones((batch, length), jnp.int32)
         if token_type_ids is None:

@@ -1,8 +1,8 @@
 """Checkpoints of a run: training state, data iterator, manifest. The only file that imports orbax.
 
 A run's folder holds `checkpoints/<step>` (to resume), `best/<step>` (fine-tuning: the parameters chosen on the training
-language's development set), `sentencepiece.model`, and `config.json`. Orbax commits a step by renaming, so a killed process
-leaves the previous step intact.
+language's development set), `sentencepiece.model` with `vocabulary.json` (how it was made), and `config.json`. Orbax commits
+a step by renaming, so a killed process leaves the previous step intact.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +18,8 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from rembert_jax.errors import RemBertError
+from rembert_jax.modeling.encoder import stack_layers, unstack_layers
 from rembert_jax.training.train_state import Params, TrainState
 
 logger = logging.getLogger(__name__)
@@ -26,7 +28,7 @@ OUTPUT_HEAD = "cls"
 """Top-level parameter group of the output embedding and its prediction head."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(RemBertError):
     """A checkpoint is missing or does not fit the run."""
 
 
@@ -66,7 +68,7 @@ class CheckpointStore:
         self._checkpointer.save_checkpointables_async(step, items, custom_metadata=dict(manifest), force=True)
 
     def restore(self, state: Any, iterator: Any) -> Any:
-        """The newest checkpoint in the shardings of `state`; `iterator` is moved to where it stood."""
+        """The newest checkpoint in the shardings of `state`, which may be abstract; `iterator` is moved to where it stood."""
         items = {"state": _abstract(state)}
         if iterator is not None:
             items["data"] = iterator
@@ -96,12 +98,20 @@ def find(path: epath.PathLike) -> pathlib.Path:
     if (root / "_CHECKPOINT_METADATA").is_file():
         return root
     for folder in (root / "best", root / "checkpoints", root):
-        steps = [p for p in folder.glob("*") if p.name.isdigit() and (p / "_CHECKPOINT_METADATA").is_file()]
-        if steps:
+        if steps := _steps(folder):
             return max(steps, key=lambda p: int(p.name))
     raise CheckpointError(
         f"init_from={path}: no checkpoint found there; expected a run's workdir, or one of its checkpoints/<step> folders"
     )
+
+
+def _steps(folder: pathlib.Path) -> list[pathlib.Path]:
+    return [p for p in folder.glob("*") if p.name.isdigit() and (p / "_CHECKPOINT_METADATA").is_file()]
+
+
+def can_resume(workdir: pathlib.Path) -> bool:
+    """Whether the run in this folder has a complete checkpoint to go on from."""
+    return bool(_steps(workdir / "checkpoints"))
 
 
 def read_manifest(step_folder: pathlib.Path) -> dict[str, Any]:
@@ -133,8 +143,9 @@ def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, 
     """Loads the encoder of another run and drops its output head.
 
     Every parameter of `params` that the checkpoint holds under the same name is loaded, in the sharding it has in
-    `params`. Of what is left over, the checkpoint may only have the output head `cls` or a classifier, and the run only
-    heads and the pooler; anything else is an error. Loading into a masked LM takes the output head too.
+    `params`, but no classifier: each task starts with its own. Of what is left over, the checkpoint may only have the
+    output head `cls` or a classifier, and the run only heads and the pooler; anything else is an error. Loading into a
+    masked LM takes the output head too. The layers may be stacked (`execution.scan_layers`) on one side only.
 
     Returns:
       The parameters and a report of what was loaded, dropped and left as initialised.
@@ -142,9 +153,12 @@ def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, 
     Raises:
       CheckpointError: naming each parameter whose shape differs or that only one side has.
     """
+    logger.info("parameters of %s, step %s", step_folder.parent, step_folder.name)
     stored = _stored_params(step_folder)
-    wanted = flatten(params)
-    loaded = {name: leaf for name, leaf in wanted.items() if name in stored}
+    convert = _has_stacked_layers(stored) != _has_stacked_layers(flatten(params))
+    target = jax.jit(_convert_layers)(params) if convert else params
+    wanted = flatten(target)
+    loaded = {name: leaf for name, leaf in wanted.items() if name in stored and not name.startswith("classifier/")}
     wrong = [
         f"{name}: checkpoint {stored[name]}, this model {tuple(leaf.shape)}"
         for name, leaf in loaded.items()
@@ -155,14 +169,14 @@ def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, 
             f"{step_folder}: shapes differ; make section `model` equal to the checkpoint's config.json\n  "
             + "\n  ".join(wrong)
         )
-    fresh = {name: leaf for name, leaf in wanted.items() if name not in stored}
-    dropped = {name: shape for name, shape in stored.items() if name not in wanted}
+    fresh = {name: leaf for name, leaf in wanted.items() if name not in loaded}
+    dropped = {name: shape for name, shape in stored.items() if name not in loaded}
     heads = (f"{OUTPUT_HEAD}/", "classifier/", "rembert/pooler/")
     strange = [name for name in (*fresh, *dropped) if not name.startswith(heads)]
     if strange:
         raise CheckpointError(
             f"{step_folder}: only one of checkpoint and model has {', '.join(strange[:6])}"
-            f"{' …' if len(strange) > 6 else ''}; make section `model` (and execution.scan_layers) equal to the checkpoint's"
+            f"{' …' if len(strange) > 6 else ''}; make section `model` equal to the checkpoint's config.json"
         )
     tree = _unflatten({name: _abstract(leaf) for name, leaf in loaded.items()})
     context = ocp.Context()
@@ -170,13 +184,27 @@ def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, 
     with context:
         values = ocp.load_checkpointables(str(step_folder), {"state": {"params": tree}})["state"]["params"]
     flat = {**wanted, **flatten(values)}
-    result = jax.tree.unflatten(jax.tree.structure(params), list(flat[name] for name in wanted))
+    result = jax.tree.unflatten(jax.tree.structure(target), [flat[name] for name in wanted])
+    if convert:
+        places = jax.tree.map(lambda leaf: leaf.sharding, params)
+        result = jax.jit(_convert_layers, out_shardings=places)(result)
     report = LoadReport(
         loaded={name: int(leaf.size) for name, leaf in loaded.items()},
         dropped={name: int(np.prod(shape)) for name, shape in dropped.items()},
         fresh={name: int(leaf.size) for name, leaf in fresh.items()},
     )
     return result, report
+
+
+def _has_stacked_layers(names: Iterable[str]) -> bool:
+    return any(name.startswith("rembert/encoder/layer/") for name in names)
+
+
+def _convert_layers(params: Params) -> Params:
+    """Stacks separate layers, or separates stacked ones."""
+    encoder = params["rembert"]["encoder"]
+    converted = unstack_layers(encoder) if "layer" in encoder else stack_layers(encoder)
+    return {**params, "rembert": {**params["rembert"], "encoder": converted}}
 
 
 def _stored_params(step_folder: pathlib.Path) -> dict[str, tuple[int, ...]]:

@@ -9,16 +9,18 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rembert_jax import sharding
 from rembert_jax.data.masking import Features
 from rembert_jax.data.pipeline import batch_rows
 from rembert_jax.tasks.base import Example, Task
-from rembert_jax.training.metrics import Sums
+from rembert_jax.training.metrics import means
 from rembert_jax.training.train_state import Params
-from rembert_jax.training.train_step import Objective
+from rembert_jax.training.train_step import Batch, Objective
 
 Metrics = dict[str, dict[str, float]]
 """Language to metric to value; "average" is the mean over languages."""
+
+Place = Callable[[Features], Batch]
+"""From the rows of a batch, all of them in every process, to global arrays."""
 
 
 def with_average(metrics: Metrics) -> Metrics:
@@ -36,28 +38,31 @@ def flat(prefix: str, metrics: Metrics) -> dict[str, float]:
 class MaskedLMEvaluator:
     """Loss (nats) and accuracy of masked tokens on fixed batches of each language."""
 
-    def __init__(self, objective: Objective, batches: Mapping[str, Sequence[Features]], mesh: Mesh) -> None:
-        self._batches, self._mesh = batches, mesh
+    def __init__(
+        self, objective: Objective, batches: Mapping[str, Sequence[Features]], mesh: Mesh, place: Place
+    ) -> None:
+        self._batches, self._place = batches, place
         self._step = jax.jit(
             lambda params, batch: objective(params, batch, None), out_shardings=NamedSharding(mesh, PartitionSpec())
         )
 
     def __call__(self, params: Params) -> Metrics:
         """Metrics by language."""
-        result: Metrics = {}
-        for language, batches in self._batches.items():
-            sums = Sums()
-            for batch in batches:
-                sums.add(self._step(params, sharding.replicated_rows_to_global(batch, self._mesh)))
-            result[language] = sums.means()
-        return with_average(result)
+        return with_average(
+            {
+                language: means([self._step(params, self._place(batch)) for batch in batches])
+                for language, batches in self._batches.items()
+            }
+        )
 
 
 class TaskEvaluator:
     """Task metrics on whole splits; one compiled predict function serves all languages."""
 
-    def __init__(self, task: Task, logits: Callable[[Params, Any], jax.Array], *, batch_size: int, mesh: Mesh) -> None:
-        self._task, self._batch_size, self._mesh = task, batch_size, mesh
+    def __init__(
+        self, task: Task, logits: Callable[[Params, Any], jax.Array], *, batch_size: int, mesh: Mesh, place: Place
+    ) -> None:
+        self._task, self._batch_size, self._place = task, batch_size, place
         self._predict = jax.jit(
             lambda params, batch: logits(params, batch).argmax(-1), out_shardings=NamedSharding(mesh, PartitionSpec())
         )
@@ -72,8 +77,7 @@ class TaskEvaluator:
             self._features[id(examples)] = [self._task.features(example) for example in examples]
         features = self._features[id(examples)]
         predictions = [
-            np.asarray(self._predict(params, sharding.replicated_rows_to_global(batch, self._mesh)))
-            for batch in batch_rows(features, self._batch_size)
+            np.asarray(self._predict(params, self._place(batch))) for batch in batch_rows(features, self._batch_size)
         ]
         predicted = np.concatenate(predictions)[: len(features)]
         labels = np.stack([row["labels"] for row in features])

@@ -11,8 +11,10 @@ import flax.linen as nn
 import grain
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
+from rembert_jax import sharding
 from rembert_jax.config import RemBertConfig
 from rembert_jax.data import pipeline
 from rembert_jax.modeling.models import (
@@ -25,9 +27,9 @@ from rembert_jax.tasks.datasets import open_examples, open_task
 from rembert_jax.tokenization import RemBertTokenizer
 from rembert_jax.training import objectives
 from rembert_jax.training.evaluators import MaskedLMEvaluator, Metrics, TaskEvaluator
-from rembert_jax.training.settings import ExperimentConfig
+from rembert_jax.training.settings import ExperimentConfig, TrainingError
 from rembert_jax.training.train_state import Params
-from rembert_jax.training.train_step import Objective
+from rembert_jax.training.train_step import Batch, Objective
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class Job:
       evaluate: development metrics by language, computed during training.
       test: metrics by language for the final parameters.
       select_by: metric of the training language by which the best parameters are kept; None keeps the last ones.
-      baseline: accuracy of guessing without context by language, where there are labels.
+      baseline: computes the accuracy of guessing without context by language, where there are labels.
     """
 
     model: nn.Module
@@ -54,19 +56,19 @@ class Job:
     evaluate: Callable[[Params], Metrics]
     test: Callable[[Params], Metrics]
     select_by: tuple[str, str] | None
-    baseline: Mapping[str, float]
+    baseline: Callable[[], dict[str, float]]
 
     def init(self, key: jax.Array) -> Any:
         """Boxed parameters."""
         return self.model.init({"params": key}, jnp.zeros((1, 2), jnp.int32))["params"]
 
 
-def _check_length(length: int, name: str, model_config: RemBertConfig) -> None:
-    if length > model_config.max_position_embeddings:
-        raise ValueError(
-            f"{name}={length} exceeds model.max_position_embeddings={model_config.max_position_embeddings}; "
-            f"shorten {name} or give the model more positions"
-        )
+def _placement(model_config: RemBertConfig, mesh: Mesh) -> Callable[[Mapping[str, np.ndarray]], Batch]:
+    def place(batch: Mapping[str, np.ndarray]) -> Batch:
+        model_config.check_ids(batch)
+        return sharding.replicated_rows_to_global(batch, mesh)
+
+    return place
 
 
 def _process_rows(config: ExperimentConfig) -> dict[str, int]:
@@ -88,15 +90,12 @@ def pretraining(
     """Masked-language modelling on `texts`, evaluated on each language's held-out text."""
     data = config.data
     assert data is not None
-    _check_length(data.seq_length, "data.seq_length", model_config)
     model = RemBertForMaskedLM(model_config, config.execution)
     objective = objectives.masked_lm(model)
-    held_out = pipeline.open_sources(dataclasses.replace(data, languages=tuple(texts)), data.eval_split, config.seed)
+    held_out = pipeline.open_sources(dataclasses.replace(data, languages=tuple(texts)), data.eval_split)
     batch_size = config.training.eval_batch_size or config.training.batch_size
     batches = pipeline.eval_batches(held_out, data, tokenizer, batch_size=batch_size, seed=config.seed)
-    evaluator = MaskedLMEvaluator(objective, batches, mesh)
-    if not config.training.steps:
-        raise ValueError("training.epochs is for fine-tuning; pre-training needs training.steps")
+    evaluator = MaskedLMEvaluator(objective, batches, mesh, _placement(model_config, mesh))
     return Job(
         model=model,
         objective=objective,
@@ -105,7 +104,7 @@ def pretraining(
         evaluate=evaluator,
         test=evaluator,
         select_by=None,
-        baseline={},
+        baseline=dict,
     )
 
 
@@ -113,7 +112,6 @@ def fine_tuning(config: ExperimentConfig, model_config: RemBertConfig, tokenizer
     """Classification, trained and selected on one language, tested on all."""
     task_config = config.task
     assert task_config is not None
-    _check_length(task_config.max_length, "task.max_length", model_config)
     task = open_task(task_config, tokenizer)
     model_class = (
         RemBertForTokenClassification
@@ -129,7 +127,7 @@ def fine_tuning(config: ExperimentConfig, model_config: RemBertConfig, tokenizer
         for lang in task_config.test_languages
     }
     if config.training.batch_size > len(train):
-        raise ValueError(
+        raise TrainingError(
             f"training.batch_size={config.training.batch_size} exceeds the {len(train)} training examples of {language}"
         )
     evaluator = TaskEvaluator(
@@ -137,6 +135,7 @@ def fine_tuning(config: ExperimentConfig, model_config: RemBertConfig, tokenizer
         lambda params, batch: objectives.class_logits(model, params, batch, None),
         batch_size=config.training.eval_batch_size or config.training.batch_size,
         mesh=mesh,
+        place=_placement(model_config, mesh),
     )
     per_epoch = len(train) // config.training.batch_size
     logger.info("%d training examples in %s, testing on %s", len(train), language, ", ".join(test))
@@ -148,5 +147,5 @@ def fine_tuning(config: ExperimentConfig, model_config: RemBertConfig, tokenizer
         evaluate=lambda params: evaluator(params, dev),
         test=lambda params: evaluator(params, test),
         select_by=(language, "accuracy"),
-        baseline={lang: task.context_free_baseline(train, rows) for lang, rows in test.items()},
+        baseline=lambda: task.context_free_baseline(train, test),
     )

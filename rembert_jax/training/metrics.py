@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 
-class Sums:
-    """Running sums of `loss`, `weight` and `correct` over steps, batches and processes."""
+NAMES = ("loss", "weight", "correct")
 
-    def __init__(self) -> None:
-        self.loss = self.weight = self.correct = 0.0
 
-    def add(self, sums: Mapping[str, Any]) -> None:
-        """Adds the sums of one batch."""
-        self.loss += float(sums["loss"])
-        self.weight += float(sums["weight"])
-        self.correct += float(sums["correct"])
+def means(sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """`loss` in nats and `accuracy` in [0, 1] per prediction; NaN where nothing was predicted.
 
-    def means(self) -> dict[str, float]:
-        """`loss` in nats and `accuracy` in [0, 1] per prediction; NaN where nothing was predicted."""
-        if not self.weight:
-            return {"loss": math.nan, "accuracy": math.nan}
-        return {"loss": self.loss / self.weight, "accuracy": self.correct / self.weight}
+    Args:
+      sums: `loss`, `weight` and `correct` of each step or batch, on the device or not.
+    """
+    loss, weight, correct = (sum(map(float, jax.device_get([one[name] for one in sums]))) for name in NAMES)
+    return {"loss": loss / (weight or math.nan), "accuracy": correct / (weight or math.nan)}

@@ -16,7 +16,7 @@ from rembert_jax.modeling.models import (
 from rembert_jax.training.train_state import Params
 from rembert_jax.training.train_step import Batch, Objective, Sums
 
-Classifier = RemBertForSequenceClassification | RemBertForTokenClassification
+ClassificationModel = RemBertForSequenceClassification | RemBertForTokenClassification
 
 
 def _dropout(key: jax.Array | None) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def masked_lm(model: RemBertForMaskedLM) -> Objective:
     return objective
 
 
-def class_logits(model: Classifier, params: Params, batch: Batch, key: jax.Array | None) -> jax.Array:
+def class_logits(model: ClassificationModel, params: Params, batch: Batch, key: jax.Array | None) -> jax.Array:
     """Logits of a classification model for a batch of task features."""
     output: Any = model.apply(
         {"params": params},
@@ -55,7 +55,7 @@ def class_logits(model: Classifier, params: Params, batch: Batch, key: jax.Array
     return output.logits
 
 
-def classification(model: Classifier) -> Objective:
+def classification(model: ClassificationModel) -> Objective:
     """Objective over batches of task features."""
 
     def objective(params: Params, batch: Batch, key: jax.Array | None) -> Sums:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rembert_jax.errors import RemBertError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -37,20 +39,20 @@ class OptimizerConfig:
     accumulation: int = 1
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate={self.learning_rate}: expected a positive number")
+        if not self.learning_rate > 0:
+            raise RemBertError(f"learning_rate={self.learning_rate}: expected a positive number")
         if self.warmup_steps < 0 or self.accumulation < 1:
-            raise ValueError(
+            raise RemBertError(
                 f"warmup_steps={self.warmup_steps}, accumulation={self.accumulation}: expected at least 0 and 1"
             )
         for name in ("b1", "b2"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name}={getattr(self, name)}: expected a number in [0, 1)")
-        if self.eps <= 0:
-            raise ValueError(f"eps={self.eps}: expected a positive number")
+                raise RemBertError(f"{name}={getattr(self, name)}: expected a number in [0, 1)")
+        if not self.eps > 0:
+            raise RemBertError(f"eps={self.eps}: expected a positive number")
         for name in ("weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 0")
+            if not getattr(self, name) >= 0:
+                raise RemBertError(f"{name}={getattr(self, name)}: expected at least 0")
 
 
 def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -60,10 +62,10 @@ def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.S
     wasted. The decay ends at 0 one step after the last update.
 
     Raises:
-      ValueError: if the warm-up is not shorter than the run.
+      RemBertError: if the warm-up is not shorter than the run.
     """
     if config.warmup_steps >= total_steps:
-        raise ValueError(
+        raise RemBertError(
             f"optimizer.warmup_steps={config.warmup_steps} is not shorter than the run of {total_steps} steps"
         )
     remaining = total_steps - config.warmup_steps
@@ -92,6 +94,25 @@ def decayed(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(is_decayed, params)
 
 
+def _by_layer(transform: optax.GradientTransformation) -> optax.GradientTransformation:
+    """A stateless transformation of leaves by their norm, which takes each layer of scanned parameters by itself.
+
+    `execution.scan_layers` stacks the layers in one leaf; without this it would change what is learnt.
+    """
+
+    def leaf(update: Any, param: Any) -> Any:
+        return transform.update(update, transform.init(param), param)[0]
+
+    def update(updates: Any, params: Any) -> Any:
+        def apply(path: Any, *leaves: Any) -> Any:
+            stacked = any(jax.tree_util.keystr((key,), simple=True) == "layer" for key in path)
+            return (jax.vmap(leaf) if stacked else leaf)(*leaves)
+
+        return jax.tree_util.tree_map_with_path(apply, updates, params)
+
+    return optax.stateless(update)
+
+
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """The optimizer of a run. Its updates are to be added to the parameters."""
     schedule = learning_rate_schedule(config, total_steps)
@@ -100,14 +121,18 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
             schedule, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay, mask=decayed
         )
     elif config.name == "lamb":
-        update = optax.lamb(
-            schedule, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay, mask=decayed
+        update = optax.chain(  # `optax.lamb`, layer by layer.
+            optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
+            optax.add_decayed_weights(config.weight_decay, decayed),
+            _by_layer(optax.scale_by_trust_ratio()),
+            optax.scale_by_learning_rate(schedule),
         )
     else:
         # Adafactor multiplies its decay into the update without the learning rate; decay here is decoupled and scaled.
+        # The moments need no `_by_layer`: they are factored over the two largest axes, and fewer than 128 layers are neither.
         update = optax.chain(
             optax.scale_by_factored_rms(),
-            optax.clip_by_block_rms(1.0),
+            _by_layer(optax.clip_by_block_rms(1.0)),
             optax.add_decayed_weights(config.weight_decay, decayed),
             optax.scale_by_learning_rate(schedule),
         )

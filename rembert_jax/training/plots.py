@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import matplotlib
 
@@ -12,18 +14,40 @@ matplotlib.use("Agg")  # No screen needed.
 
 import matplotlib.pyplot as plt
 
+logger = logging.getLogger(__name__)
+
+
+def _not_fatal(draw: Callable[..., None]) -> Callable[..., None]:
+    """Turns whatever fails in drawing into a warning: results do not depend on figures."""
+
+    @functools.wraps(draw)
+    def attempt(*args: object) -> None:
+        try:
+            draw(*args)
+        except Exception as error:
+            logger.warning("%s failed, the figure is left out: %s", draw.__name__, error)
+
+    return attempt
+
 
 def read_metrics(path: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
-    """Series by name from `metrics.jsonl`; of a step logged twice (after a resume) the last value counts."""
+    """Series by name from `metrics.jsonl`; of a step logged twice (after a resume) the last value counts.
+
+    A line that a killed process left unfinished is passed over.
+    """
     series: dict[str, dict[int, float]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
         for name, value in record.items():
             if name not in ("step", "time") and isinstance(value, (int, float)):
                 series.setdefault(name, {})[record["step"]] = float(value)
     return {name: sorted(points.items()) for name, points in series.items()}
 
 
+@_not_fatal
 def plot_loss(metrics: pathlib.Path, target: pathlib.Path, title: str) -> None:
     """Training loss and, where there is one, the average development loss, over steps."""
     series = read_metrics(metrics)
@@ -39,6 +63,7 @@ def plot_loss(metrics: pathlib.Path, target: pathlib.Path, title: str) -> None:
     plt.close(figure)
 
 
+@_not_fatal
 def plot_languages(groups: Mapping[str, Mapping[str, float]], target: pathlib.Path, title: str, unit: str) -> None:
     """Bars by language, one colour for each group (group name to language to value)."""
     languages = list(dict.fromkeys(language for values in groups.values() for language in values))

@@ -9,9 +9,14 @@ from typing import Any
 from rembert_jax import schema
 from rembert_jax.config import Execution
 from rembert_jax.data.pipeline import DataConfig
+from rembert_jax.errors import RemBertError
 from rembert_jax.sharding import MeshConfig
 from rembert_jax.tasks.base import TaskConfig
 from rembert_jax.training.optimizer import OptimizerConfig
+
+
+class TrainingError(RemBertError):
+    """A run cannot start or go on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,10 +63,12 @@ class TrainingConfig:
     wandb_project: str = ""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), int(field.name in ("batch_size", "keep_checkpoints"))
+            if isinstance(value, int) and value < least:
+                raise TrainingError(f"{field.name}={value}: expected at least {least}")
         if (self.steps > 0) == (self.epochs > 0):
-            raise ValueError(f"steps={self.steps}, epochs={self.epochs}: set one of them")
-        if self.batch_size < 1 or self.log_every < 1:
-            raise ValueError(f"batch_size={self.batch_size}, log_every={self.log_every}: expected at least 1")
+            raise TrainingError(f"steps={self.steps}, epochs={self.epochs}: set one of them")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,14 +98,16 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         if (self.data is None) == (self.task is None):
-            raise ValueError("expected exactly one of the sections data (pre-training) and task (fine-tuning)")
+            raise TrainingError("expected exactly one of the sections data (pre-training) and task (fine-tuning)")
+        if self.data and not self.training.steps:
+            raise TrainingError("training.epochs is for fine-tuning; pre-training needs training.steps")
         if self.init_from and self.model_from:
-            raise ValueError("init_from and model_from exclude each other")
+            raise TrainingError("init_from and model_from exclude each other")
 
 
-# Keys that may change when a run is resumed; all others decide what is computed.
-FREE_KEYS = ("training.log_every", "training.eval_every", "training.checkpoint_every", "training.keep_checkpoints",
-             "training.wandb_project", "data.workers", "data.prefetch", "mesh", "execution")  # fmt: skip
+# Keys, or whole sections, that may change when a run is resumed; all others decide what is computed.
+FREE_KEYS = ("training.log_every", "training.checkpoint_every", "training.keep_checkpoints", "training.wandb_project",
+             "data.prefetch", "mesh", "execution.remat")  # fmt: skip
 
 
 def resolve(config: Mapping[str, Any]) -> ExperimentConfig:
@@ -112,4 +121,8 @@ def resolve(config: Mapping[str, Any]) -> ExperimentConfig:
 
 def blocking_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Differences between two resolved configs that forbid to resume."""
-    return [line for line in schema.differences(old, new) if not line.startswith(FREE_KEYS)]
+
+    def is_free(line: str) -> bool:
+        return any(line.startswith((f"{key}:", f"{key}.")) for key in FREE_KEYS)
+
+    return [line for line in schema.differences(old, new) if not is_free(line)]

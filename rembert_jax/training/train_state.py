@@ -23,7 +23,7 @@ class TrainState(struct.PyTreeNode):
       step: number of updates done.
       params: float32 parameters.
       opt_state: state of the optimizer.
-      healthy: False once a loss or gradient was not finite; from then on updates change nothing.
+      healthy: False once a loss, gradient or update was not finite; from then on updates change nothing.
     """
 
     step: Any
@@ -42,6 +42,24 @@ def state_shardings(init: Callable[[jax.Array], Any], tx: optax.GradientTransfor
     return TrainState(step=replicated, params=params, opt_state=opt_state, healthy=replicated)
 
 
+def _builder(init: Callable[[jax.Array], Any], tx: optax.GradientTransformation) -> Callable[[jax.Array], TrainState]:
+    def build(key: jax.Array) -> TrainState:
+        params = sharding.unbox(init(key))
+        return TrainState(
+            step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params), healthy=jnp.ones((), bool)
+        )
+
+    return build
+
+
+def abstract(init: Callable[[jax.Array], Any], tx: optax.GradientTransformation, shardings: TrainState) -> TrainState:
+    """Shape, dtype and sharding of every leaf of the state that `create` builds, without building it."""
+    shapes = jax.eval_shape(_builder(init, tx), jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, shardings
+    )
+
+
 def create(
     init: Callable[[jax.Array], Any], tx: optax.GradientTransformation, seed: int, shardings: TrainState
 ) -> TrainState:
@@ -53,11 +71,4 @@ def create(
       seed: of the initialisation.
       shardings: of the result (`state_shardings`).
     """
-
-    def build(key: jax.Array) -> TrainState:
-        params = sharding.unbox(init(key))
-        return TrainState(
-            step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params), healthy=jnp.ones((), bool)
-        )
-
-    return jax.jit(build, out_shardings=shardings)(jax.random.key(seed))
+    return jax.jit(_builder(init, tx), out_shardings=shardings)(jax.random.key(seed))

@@ -56,12 +56,12 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Any]]:
     """The function to be compiled: one update of the state and the metrics of its batch.
 
-    The loss is one global sum divided by one global weight. Where loss or gradient is not finite the state stays as it was
-    and `healthy` turns False, so that nothing after it is learnt either.
+    The loss is one global sum divided by one global weight. Where loss, gradient or update is not finite the state stays as
+    it was and `healthy` turns False, so that nothing after it is learnt either.
 
     Returns:
       A function from (state, batch) to (state, sums) with keys `loss`, `weight`, `correct` (sums over the batch), `grad_norm`
-      (before clipping), `learning_rate` and `finite`.
+      (before clipping), `update_norm`, `learning_rate` and `finite`.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
@@ -70,13 +70,15 @@ def make_train_step(
         scale = 1.0 / jnp.maximum(sums["weight"], 1.0)
         gradients = jax.tree.map(lambda g: g * scale, gradients)
         norm = optax.tree.norm(gradients)
-        finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(norm)
-        healthy = state.healthy & finite
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+        update_norm = optax.tree.norm(updates)
+        finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(norm) & jnp.isfinite(update_norm)
+        healthy = state.healthy & finite
         new: Any = TrainState(
             step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state, healthy=healthy
         )
         kept = jax.tree.map(lambda a, b: jnp.where(healthy, a, b), new, state.replace(healthy=healthy))
-        return kept, {**sums, "grad_norm": norm, "learning_rate": schedule(state.step), "finite": finite}
+        norms = {"grad_norm": norm, "update_norm": update_norm}
+        return kept, {**sums, **norms, "learning_rate": schedule(state.step), "finite": finite}
 
     return step

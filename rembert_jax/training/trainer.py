@@ -6,13 +6,11 @@ checkpoint, or returns at once what is already finished.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
 import pathlib
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -23,26 +21,21 @@ from jax.sharding import Mesh
 
 from rembert_jax import schema, sharding
 from rembert_jax.config import RemBertConfig
-from rembert_jax.data import mixture, pipeline
-from rembert_jax.tokenization import RemBertTokenizer, train_vocabulary
-from rembert_jax.tokenization.tokenizer import VOCABULARY_FILE
-from rembert_jax.tokenization.vocabulary import sample_sentences
-from rembert_jax.training import checkpoint, evaluators, jobs, plots, report, settings, timing, train_state
-from rembert_jax.training.metrics import Sums
+from rembert_jax.data import pipeline
+from rembert_jax.tokenization import RemBertTokenizer
+from rembert_jax.training import checkpoint, evaluators, jobs, plots, preparation, report, settings, timing, train_state
+from rembert_jax.training.metrics import means
 from rembert_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from rembert_jax.training.settings import ExperimentConfig
+from rembert_jax.training.preparation import CONFIG_FILE, RESULTS_FILE
+from rembert_jax.training.settings import ExperimentConfig, TrainingError
 from rembert_jax.training.train_state import TrainState
-from rembert_jax.training.train_step import make_train_step
-from rembert_jax.training.writers import MetricWriter, Progress
+from rembert_jax.training.train_step import Sums, make_train_step
+from rembert_jax.training.writers import MetricWriter, Progress, write_file
 
 logger = logging.getLogger(__name__)
 
-RESULTS_FILE = "results.json"
-CONFIG_FILE = "config.json"
-
-
-class TrainingError(RuntimeError):
-    """A run cannot start or go on."""
+READ_EVERY = 100
+"""Steps after which, at the latest, losses are read from the device: until then the host runs ahead of it."""
 
 
 def run(config: Mapping[str, Any], workdir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -56,31 +49,40 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike[str]) -> dict[str,
       The results of the stage, or the results by stage.
 
     Raises:
-      TrainingError, ValueError: what is wrong and what to change; nothing that was saved is lost.
+      RemBertError: what is wrong and what to change; nothing that was saved is lost.
     """
-    folder = _make_workdir(workdir)
+    folder = preparation.make_workdir(workdir)
     _cache_compilations(folder)
-    filled = _fill(config, str(folder))
-    if "stages" not in filled:
-        return _run_stage(settings.resolve(filled), folder)
-    unknown = set(filled) - {"stages", "order", "report"}
+    stages, comparisons = _parse(config)
+    filled = {}
+    for name, stage in stages.items():
+        preparation.check_resumable(folder / name, stage)
+        filled[folder / name] = settings.resolve(preparation.fill_workdir(schema.to_mapping(stage), str(folder)))
+    preparation.check_stages(filled)
+    results = {name: _run_stage(filled[folder / name], stage, folder / name) for name, stage in stages.items()}
+    if comparisons and jax.process_index() == 0:
+        report.write(comparisons, results, folder)
+    return results if "stages" in config else results[""]
+
+
+def _parse(config: Mapping[str, Any]) -> tuple[dict[str, ExperimentConfig], list[report.Comparison]]:
+    """The stages by name, in order, and what to compare; a config without stages is one stage without a name."""
+    if "stages" not in config:
+        return {"": settings.resolve(config)}, []
+    unknown = set(config) - {"stages", "order", "report"}
     if unknown:
         raise schema.SchemaError(
             f"config: unknown key {sorted(unknown)[0]!r} beside stages; known: order, report, stages"
         )
-    order = filled.get("order", [])
-    if sorted(order) != sorted(filled["stages"]):
-        raise schema.SchemaError(f"config.order {list(order)} does not name each of {list(filled['stages'])} once")
-    # Everything is checked before the first stage starts.
-    stages = {name: schema.from_mapping(ExperimentConfig, stage, name) for name, stage in filled["stages"].items()}
-    comparisons = [schema.from_mapping(report.Comparison, item, "report") for item in filled.get("report", {}).values()]
+    order = config.get("order", [])
+    if sorted(order) != sorted(config["stages"]):
+        raise schema.SchemaError(f"config.order {list(order)} does not name each of {list(config['stages'])} once")
+    stages = {name: schema.from_mapping(ExperimentConfig, config["stages"][name], name) for name in order}
+    comparisons = [schema.from_mapping(report.Comparison, item, "report") for item in config.get("report", {}).values()]
     strange = {name for item in comparisons for name in (item.pretrained, item.scratch)} - set(stages)
     if strange:
         raise schema.SchemaError(f"config.report: no stage {sorted(strange)[0]!r}; expected one of {', '.join(stages)}")
-    results = {name: _run_stage(stages[name], _make_workdir(folder / name)) for name in order}
-    if comparisons and jax.process_index() == 0:
-        report.write(comparisons, results, folder)
-    return results
+    return stages, comparisons
 
 
 def _cache_compilations(folder: pathlib.Path) -> None:
@@ -94,130 +96,25 @@ def _cache_compilations(folder: pathlib.Path) -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _fill(value: Any, workdir: str) -> Any:
-    if isinstance(value, str):
-        return value.replace("{workdir}", workdir)
-    if isinstance(value, Mapping):
-        return {key: _fill(item, workdir) for key, item in value.items()}
-    return [_fill(item, workdir) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _make_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
-    folder = pathlib.Path(workdir).absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise TrainingError(
-            f"--workdir={workdir} cannot be written ({error.strerror}); choose another folder"
-        ) from error
-    return folder
-
-
-def _run_stage(config: ExperimentConfig, workdir: pathlib.Path) -> dict[str, Any]:
-    resolved = schema.to_mapping(config)
-    _check_resumable(workdir, resolved)
+def _run_stage(config: ExperimentConfig, saved: ExperimentConfig, workdir: pathlib.Path) -> dict[str, Any]:
+    """Runs a stage in its folder; `saved` is its config before "{workdir}" is filled in."""
+    preparation.make_workdir(workdir)
     if (workdir / RESULTS_FILE).is_file():
         logger.info("%s is finished; remove %s to run it again", workdir.name, workdir / RESULTS_FILE)
-        return json.loads((workdir / RESULTS_FILE).read_text(encoding="utf-8"))
+        return preparation.read_json(workdir / RESULTS_FILE)
     logger.info("%s: %s", workdir.name, "pre-training" if config.data else "fine-tuning")
     mesh = sharding.make_mesh(config.mesh)
-    sharding.check_batch(config.training.batch_size, mesh, config.optimizer.accumulation)
     source = config.init_from or config.model_from
     pretrained = checkpoint.find(source) if source else None
-    texts = pipeline.open_sources(config.data, config.data.train_split, config.seed) if config.data else {}
-    tokenizer = _open_tokenizer(config, workdir, source, texts)
-    model_config = _model_config(config, tokenizer, pretrained)
-    (workdir / CONFIG_FILE).write_text(schema.to_json(resolved), encoding="utf-8")
+    texts = pipeline.open_sources(config.data, config.data.train_split) if config.data else {}
+    tokenizer = preparation.open_tokenizer(config, workdir, texts)
+    model_config = preparation.model_config(config, tokenizer, pretrained)
     with jax.set_mesh(mesh), nn.logical_axis_rules(list(sharding.LOGICAL_RULES)):
         if config.data:
             job = jobs.pretraining(config, model_config, tokenizer, texts, mesh)
         else:
             job = jobs.fine_tuning(config, model_config, tokenizer, mesh)
-        return _Run(config, workdir, mesh, model_config, tokenizer, job, pretrained).train()
-
-
-def _check_resumable(workdir: pathlib.Path, resolved: Mapping[str, Any]) -> None:
-    path = workdir / CONFIG_FILE
-    if not path.is_file():
-        return
-    changed = settings.blocking_differences(json.loads(path.read_text(encoding="utf-8")), resolved)
-    if changed:
-        raise TrainingError(
-            f"{workdir} holds a run with another config; give the old values again or choose a new --workdir\n  "
-            + "\n  ".join(changed)
-        )
-
-
-def _open_tokenizer(
-    config: ExperimentConfig, workdir: pathlib.Path, source: str, texts: Mapping[str, Sequence[str]]
-) -> RemBertTokenizer:
-    """The run's vocabulary: its own copy, the configured file, that of `init_from`, or a newly trained one."""
-    own = workdir / VOCABULARY_FILE
-    if not own.is_file() and jax.process_index() == 0:
-        origin = config.tokenizer.path or (str(_run_folder(source) / VOCABULARY_FILE) if source else "")
-        if origin:
-            RemBertTokenizer(origin)
-            shutil.copyfile(RemBertTokenizer(origin).model_file, own)
-        elif config.data and config.tokenizer.vocab_size:
-            shares = mixture.language_shares({lang: len(text) for lang, text in texts.items()}, config.data.alpha)
-            total = min(config.tokenizer.sample_sentences, sum(map(len, texts.values())))
-            train_vocabulary(
-                sample_sentences(texts, shares, total, config.seed),
-                own,
-                vocab_size=config.tokenizer.vocab_size,
-                character_coverage=config.tokenizer.character_coverage,
-                user_defined_symbols=config.tokenizer.user_defined_symbols,
-            )
-        else:
-            raise TrainingError(
-                "no vocabulary: set tokenizer.path, or tokenizer.vocab_size to train one, or init_from a run that has one"
-            )
-    if jax.process_count() > 1:
-        jax.experimental.multihost_utils.sync_global_devices("vocabulary")  # pyright: ignore
-    tokenizer = RemBertTokenizer(own)
-    logger.info("vocabulary of %d pieces, sha256 %s", tokenizer.vocab_size, tokenizer.sha256[:12])
-    return tokenizer
-
-
-def _run_folder(source: str) -> pathlib.Path:
-    """The run's folder of a path that may name one of its checkpoints."""
-    path = pathlib.Path(source)
-    return next((folder for folder in (path, *path.parents[:2]) if (folder / VOCABULARY_FILE).is_file()), path)
-
-
-def _model_config(
-    config: ExperimentConfig, tokenizer: RemBertTokenizer, pretrained: pathlib.Path | None
-) -> RemBertConfig:
-    """Architecture from the checkpoint (if any), section `model`, and the tokenizer's size and special ids.
-
-    Raises:
-      TrainingError: if the vocabulary is not the one of the checkpoint, or contradicts section `model`.
-    """
-    base: dict[str, Any] = {}
-    if pretrained is not None:
-        manifest = checkpoint.read_manifest(pretrained)
-        base = dict(manifest["model"])
-        if manifest["tokenizer_sha256"] != tokenizer.sha256:
-            raise TrainingError(
-                f"{tokenizer.model_file} (sha256 {tokenizer.sha256[:12]}) is not the vocabulary of {pretrained} "
-                f"(sha256 {manifest['tokenizer_sha256'][:12]}); leave tokenizer.path empty to use the checkpoint's own"
-            )
-    fixed = {
-        "vocab_size": tokenizer.vocab_size,
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.cls_token_id,
-        "eos_token_id": tokenizer.sep_token_id,
-    }
-    for name, value in fixed.items():
-        if config.model.get(name, value) != value:
-            raise TrainingError(
-                f"model.{name}={config.model[name]}, but the vocabulary {tokenizer.model_file} has {value}; "
-                "leave the key out, it is read from the vocabulary"
-            )
-    return RemBertConfig.from_dict({**base, **config.model, **fixed})
+        return _Run(config, saved, workdir, mesh, model_config, tokenizer, job, pretrained).train()
 
 
 class _Run:
@@ -226,6 +123,7 @@ class _Run:
     def __init__(
         self,
         config: ExperimentConfig,
+        saved: ExperimentConfig,
         workdir: pathlib.Path,
         mesh: Mesh,
         model_config: RemBertConfig,
@@ -242,7 +140,7 @@ class _Run:
         self.manifest = {
             "model": model_config.to_dict(),
             "tokenizer_sha256": tokenizer.sha256,
-            "config": schema.to_mapping(config),
+            "config": schema.to_mapping(saved),
             "versions": {name: metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")},
         }
         self.store = checkpoint.CheckpointStore(workdir / "checkpoints", config.training.keep_checkpoints)
@@ -259,8 +157,10 @@ class _Run:
     def train(self) -> dict[str, Any]:
         """Goes through all remaining steps and returns the results."""
         try:
-            state = self._loop(self._restore(self._initial_state()))
-            results = self._finish(state)
+            state = self._first_state()
+            if self.first_process:  # From here on the folder belongs to this config.
+                self._save_config()
+            results = self._finish(self._loop(state))
         finally:
             self.writer.close()
             self.store.close()
@@ -269,22 +169,28 @@ class _Run:
             self.job.train_iterator.close()
         return results
 
-    def _initial_state(self) -> TrainState:
+    def _save_config(self) -> None:
+        path, text = self.workdir / CONFIG_FILE, schema.to_json(self.manifest["config"])
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_file(path, text)
+
+    def _first_state(self) -> TrainState:
+        """The run's newest checkpoint, or a new state, with the parameters of `init_from` where that is set."""
+        abstract = train_state.abstract(self.job.init, self.tx, self.shardings)
+        size = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
+        logger.info("%s parameters on mesh %s", f"{size:,}", dict(self.mesh.shape))
+        if self.store.latest_step is not None:
+            return self._restore(abstract)
         state = train_state.create(self.job.init, self.tx, self.config.seed, self.shardings)
-        if self.config.init_from and self.store.latest_step is None:
+        if self.config.init_from:
             assert self.pretrained is not None
             params, loaded = checkpoint.load_pretrained(self.pretrained, state.params)
             loaded.log()
             state = state.replace(params=params)
-        size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        logger.info("%s parameters on mesh %s", f"{size:,}", dict(self.mesh.shape))
         return state
 
-    def _restore(self, state: TrainState) -> TrainState:
-        step = self.store.latest_step
-        if step is None:
-            return state
-        saved = self.store.manifest()
+    def _restore(self, abstract: TrainState) -> TrainState:
+        step, saved = self.store.latest_step, self.store.manifest()
         changed = [
             line
             for key in ("model", "tokenizer_sha256")
@@ -293,7 +199,7 @@ class _Run:
         if changed:
             raise TrainingError(f"{self.workdir}/checkpoints/{step} does not fit this run\n  " + "\n  ".join(changed))
         logger.info("resuming from step %d of %s", step, self.workdir)
-        return self.store.restore(state, self.job.train_iterator)
+        return self.store.restore(abstract, self.job.train_iterator)
 
     def _due(self, every: int, step: int) -> bool:
         return step == self.job.total_steps or (every > 0 and step % every == 0)
@@ -313,57 +219,69 @@ class _Run:
             # step fits the next call.
             out_shardings=(self.shardings, None),
         )
-        window, tokens = Sums(), 0
-        start = int(state.step)
+        window: list[Sums] = []  # Of the steps since the last log, on the device until they are read.
+        tokens, start = 0, int(state.step)
         for step in range(start + 1, total + 1):
             batch = next(self.job.train_iterator)
+            self.model_config.check_ids(batch)
             tokens += _count_tokens(batch) * jax.process_count()
             state, sums = step_fn(state, sharding.to_global(batch, self.mesh))
-            self._check_finite(step, sums)
-            window.add(sums)
+            window.append(sums)
             if step == start + 1:
+                jax.block_until_ready(sums)
                 logger.info("first step after %.1f s", self.stopwatch.elapsed())
                 self.stopwatch.tick(step)
                 tokens = 0
-            elif self._due(training.log_every, step):
-                self._log(step, window, tokens, sums)
-                window, tokens = Sums(), 0
+            log, evaluate, save = (
+                self._due(every, step) for every in (training.log_every, training.eval_every, training.checkpoint_every)
+            )
+            if log or evaluate or save or len(window) % READ_EVERY == 0:
+                window = jax.device_get(window)
+                self._check_finite(step, window)
+            if log:
+                self._log(step, window, tokens)
+                window, tokens = [], 0
             with self.stopwatch.paused():
-                if self._due(training.eval_every, step):
+                if evaluate:
                     self._evaluate(step, state)
-                if self._due(training.checkpoint_every, step):
+                if save:
                     checkpoint.check_state(state)
                     self.store.save(step, state, self.job.train_iterator, self.manifest)
         self.store.wait()
         return state
 
-    def _check_finite(self, step: int, sums: Mapping[str, Any]) -> None:
-        if bool(sums["finite"]):
+    def _check_finite(self, last: int, window: list[Sums]) -> None:
+        """Stops at the first step of a window ending at `last` of which something is not finite, once all is written."""
+        good = next((i for i, sums in enumerate(window) if not sums["finite"]), len(window))
+        if good == len(window):
             return
-        loss, norm = float(sums["loss"]), float(sums["grad_norm"])
-        self.writer.write(step, {"train/loss": loss, "train/grad_norm": norm})
+        self.store.wait()
+        step, saved = last - len(window) + good + 1, self.store.latest_step
+        if good:
+            self.writer.write(step - 1, _train_values(window[:good]))
+        values = _train_values(window[good : good + 1])
+        self.writer.write(step, values)
         self.progress.clear()
+        found = ", ".join(f"{name} {values[f'train/{name}']:.4g}" for name in ("loss", "grad_norm", "update_norm"))
+        kept = f" with init_from={self.workdir}, where step {saved} is saved," if saved else ""
         raise TrainingError(
-            f"step {step}: loss {loss}, gradient norm {norm} (not finite); the update was not made and nothing was saved "
-            f"since step {self.store.latest_step}. Lower optimizer.learning_rate, lengthen optimizer.warmup_steps, or "
-            "look at the data of this step"
+            f"step {step}: {found} (not finite); the update was not made. Look at the data of this step, or choose a new "
+            f"--workdir{kept} and lower optimizer.learning_rate or lengthen optimizer.warmup_steps"
         )
 
-    def _log(self, step: int, window: Sums, tokens: int, sums: Mapping[str, Any]) -> None:
-        before = self.stopwatch.marked_step
+    def _log(self, step: int, window: list[Sums], tokens: int) -> None:
+        values = _train_values(window)
+        line = f"loss {values['train/loss']:.3f}  accuracy {100 * values['train/accuracy']:.1f} %"
+        timed = step - self.stopwatch.marked_step
         seconds = self.stopwatch.tick(step)
-        speed = tokens / (seconds * (step - before)) if step > before else math.nan
-        means = window.means()
-        values = {f"train/{name}": value for name, value in means.items()}
-        values |= {"train/grad_norm": float(sums["grad_norm"]), "train/learning_rate": float(sums["learning_rate"])}
-        values |= {"time/tokens_per_second": speed, "time/seconds_per_step": seconds}
+        if timed:
+            speed = tokens / (seconds * timed)
+            values |= {"time/tokens_per_second": speed, "time/seconds_per_step": seconds}
+            line += f"  {speed:,.0f} tokens/s"
         self.writer.write(step, values)
-        remaining = timing.format_seconds(seconds * (self.job.total_steps - step))
-        self.progress.show(
-            f"step {step}/{self.job.total_steps}  loss {means['loss']:.3f}  accuracy {100 * means['accuracy']:.1f} %  "
-            f"{speed:,.0f} tokens/s  ETA {remaining}",
-            final=step == self.job.total_steps,
-        )
+        total = self.job.total_steps
+        remaining = timing.format_seconds(seconds * (total - step))
+        self.progress.show(f"step {step}/{total}  {line}  ETA {remaining}", final=step == total)
 
     def _evaluate(self, step: int, state: TrainState) -> None:
         metrics = self.job.evaluate(state.params)
@@ -394,15 +312,13 @@ class _Run:
             "selected_step": chosen,
             "parameters": {"total": sum(sizes.values()), "output_head": head},
             "test": test,
-            "baseline": dict(self.job.baseline),
+            "baseline": self.job.baseline(),
             "train_language": self.config.task.train_language if self.config.task else "",
             "seconds": round(self.stopwatch.elapsed(), 1),
         }
         if self.first_process:
+            write_file(self.workdir / RESULTS_FILE, schema.to_json(results))
             self._draw(test)
-            partial = self.workdir / f"{RESULTS_FILE}.partial"
-            partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-            partial.replace(self.workdir / RESULTS_FILE)
         return results
 
     def _draw(self, test: evaluators.Metrics) -> None:
@@ -410,6 +326,12 @@ class _Run:
         plots.plot_loss(self.workdir / "metrics.jsonl", self.workdir / "loss.png", name)
         groups = {"accuracy": {lang: 100 * values["accuracy"] for lang, values in test.items()}}
         plots.plot_languages(groups, self.workdir / "languages.png", name, "accuracy (%)")
+
+
+def _train_values(window: list[Sums]) -> dict[str, float]:
+    """What is logged of some steps: means, and the rest of the last one."""
+    last = {name: float(window[-1][name]) for name in ("grad_norm", "update_norm", "learning_rate")}
+    return {f"train/{name}": value for name, value in {**means(window), **last}.items()}
 
 
 def _count_tokens(batch: Mapping[str, np.ndarray]) -> int:

@@ -20,6 +20,13 @@ from tensorboardX import SummaryWriter
 logger = logging.getLogger(__name__)
 
 
+def write_file(path: pathlib.Path, content: str | bytes) -> None:
+    """Writes a file that appears complete or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    partial.replace(path)
+
+
 def log_to_terminal() -> None:
     """Shows this package's messages on standard error, one line each, and of other libraries only warnings."""
     handler = logging.StreamHandler()
@@ -41,7 +48,10 @@ class MetricWriter:
         self._closers: list[Callable[[], None]] = []
         if not enabled:
             return
-        file = (workdir / "metrics.jsonl").open("a", encoding="utf-8")
+        path = workdir / "metrics.jsonl"
+        torn = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")  # By a process that was killed.
+        file = path.open("a", encoding="utf-8")
+        file.write("\n" if torn else "")
 
         def to_json(step: int, values: Mapping[str, float]) -> None:
             # JSON knows no NaN or infinity; they are written as strings.

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 
 from rembert_jax import losses
 from rembert_jax.config import ACTIVATIONS, Execution, RemBertConfig
+from rembert_jax.errors import RemBertError
 from rembert_jax.modeling.attention import attention_mask, attention_probabilities
 from rembert_jax.modeling.encoder import stack_layers, unstack_layers
 from rembert_jax.modeling.layers import ACTIVATION_FUNCTIONS, Embed, LayerNorm
@@ -29,9 +30,9 @@ LOOP = Execution(scan_layers=False)
 ROUNDING = 1e-5
 
 
-def with_layers(transform, params, config):
+def with_layers(transform, params):
     """`params` of a model with `stack_layers` or `unstack_layers` applied to its encoder."""
-    encoder = transform(params["rembert"]["encoder"], config.num_hidden_layers)
+    encoder = transform(params["rembert"]["encoder"])
     return {**params, "rembert": {**params["rembert"], "encoder": encoder}}
 
 
@@ -77,13 +78,13 @@ def masked_lm_step(tiny_config, random_params):
         return jax.value_and_grad(loss, has_aux=True)
 
     def parameters(execution):
-        return params if execution.scan_layers else with_layers(unstack_layers, params, tiny_config)
+        return params if execution.scan_layers else with_layers(unstack_layers, params)
 
     @functools.cache
     def run(execution):
         (loss, features), gradients = jax.jit(function(execution))(parameters(execution))
         if not execution.scan_layers:
-            gradients = with_layers(stack_layers, gradients, tiny_config)
+            gradients = with_layers(stack_layers, gradients)
         return {"loss": loss, "features": features, "gradients": gradients}
 
     run.jaxpr = lambda execution: jax.make_jaxpr(function(execution))(parameters(execution))
@@ -202,14 +203,14 @@ def test_dots_keeps_the_products_of_weights(tiny_config, random_params):
 
 def test_stacking_and_unstacking_layers_are_inverse(tiny_config, random_params):
     stacked = random_params(RemBertModel(tiny_config), IDS)["encoder"]
-    loose = unstack_layers(stacked, 2)
+    loose = unstack_layers(stacked)
     assert set(loose) == {"embedding_hidden_mapping_in", "layer_0", "layer_1"}
     kernel = stacked["layer"]["attention"]["query"]["kernel"]
     np.testing.assert_array_equal(loose["layer_1"]["attention"]["query"]["kernel"], kernel[1])
     assert jax.tree.structure(loose) == jax.tree.structure(
         random_params(RemBertModel(tiny_config, LOOP), IDS)["encoder"]
     )
-    jax.tree.map(np.testing.assert_array_equal, stack_layers(loose, 2), stacked)
+    jax.tree.map(np.testing.assert_array_equal, stack_layers(loose), stacked)
 
 
 def test_bfloat16_compute_is_close_and_keeps_float32_parameters(tiny_config, random_params):
@@ -383,6 +384,24 @@ def test_too_long_a_sequence_is_refused_by_name(tiny_config):
     jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 12), jnp.int32))
     with pytest.raises(ValueError, match="sequence of 13 tokens, but max_position_embeddings=12"):
         jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 13), jnp.int32))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_ids": [[5, 9], [7, 48]]}, r"input_ids: id 48 in row 1, expected 0 … 47 \(vocab_size=48\)"),
+        ({"input_ids": [[5, 9], [-1, 7]]}, "input_ids: id -1 in row 1"),
+        ({"position_ids": [[0, 12], [0, 1]]}, r"position_ids: id 12 in row 0, .* \(max_position_embeddings=12\)"),
+        ({"token_type_ids": [[0, 1], [0, 2]]}, r"token_type_ids: id 2 in row 1, .* \(type_vocab_size=2\)"),
+    ],
+)
+def test_ids_without_a_row_are_refused_where_values_are_known(tiny_config, random_params, changes, message):
+    model = RemBertModel(dataclasses.replace(tiny_config, num_hidden_layers=1))
+    params = random_params(model, IDS)
+    inputs = {name: jnp.array(ids) for name, ids in ({"input_ids": [[5, 9], [7, 47]]} | changes).items()}
+    with pytest.raises(RemBertError, match=message):
+        model.apply({"params": params}, **inputs)
+    jax.eval_shape(lambda given: model.apply({"params": params}, **given).pooler_output, inputs)  # Here they are not.
 
 
 @pytest.mark.parametrize("scan_layers", [True, False])

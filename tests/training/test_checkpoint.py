@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec
 from rembert_jax import sharding
 from rembert_jax.config import Execution, RemBertConfig
 from rembert_jax.data.pipeline import example_batches
+from rembert_jax.modeling.encoder import stack_layers, unstack_layers
 from rembert_jax.modeling.models import RemBertForMaskedLM, RemBertForSequenceClassification
 from rembert_jax.training import checkpoint, train_state
 from rembert_jax.training.checkpoint import CheckpointError, CheckpointStore
@@ -62,6 +63,10 @@ def _assert_same(left, right):
     for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=jax.tree_util.keystr(path))
         assert one.dtype == other.dtype
+
+
+def _assert_equal(left, right):
+    assert left == right
 
 
 def test_state_iterator_and_manifest_come_back(tmp_path):
@@ -180,12 +185,13 @@ def test_loading_into_a_masked_lm_takes_the_output_head_too(tmp_path):
 
 def test_report_says_what_happened(tmp_path, caplog):
     step = checkpoint.find(_saved(tmp_path, _state(), 1))
-    _, report = checkpoint.load_pretrained(step, _state(_classifier()).params)
     with caplog.at_level("INFO", logger="rembert_jax"):
+        _, report = checkpoint.load_pretrained(step, _state(_classifier()).params)
         report.log()
     dropped = next(line for line in caplog.messages if line.startswith("dropped"))
     assert f"{CONFIG.parameter_counts()['output_head']:,} parameters" in dropped
-    assert [line.split()[0] for line in caplog.messages] == ["loaded", "dropped", "initialised"]
+    assert [line.split()[0] for line in caplog.messages] == ["parameters", "loaded", "dropped", "initialised"]
+    assert caplog.messages[0] == f"parameters of {tmp_path / 'checkpoints'}, step 1"
 
 
 def test_other_shape_is_named_with_both_shapes(tmp_path):
@@ -204,10 +210,41 @@ def test_other_number_of_layers_is_explained(tmp_path):
         checkpoint.load_pretrained(step, _state(_classifier(num_hidden_layers=2)).params)
 
 
-def test_stacked_and_separate_layers_are_told_apart(tmp_path):
-    step = checkpoint.find(_saved(tmp_path, _state(RemBertForMaskedLM(CONFIG, Execution(scan_layers=True))), 1))
-    with pytest.raises(CheckpointError, match=r"execution\.scan_layers"):
-        checkpoint.load_pretrained(step, _state(_classifier()).params)
+@pytest.mark.parametrize("stacked", [True, False])
+def test_separate_layers_are_stacked_and_stacked_ones_separated(tmp_path, stacked):
+    config = RemBertConfig(**CONFIG.to_dict() | {"num_hidden_layers": 2})
+    mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=2), jax.devices()[:2])
+    stored, target = (
+        _state(RemBertForMaskedLM(config, Execution(scan_layers=scan)), seed, mesh)
+        for seed, scan in ((5, stacked), (6, not stacked))
+    )
+    params, report = checkpoint.load_pretrained(checkpoint.find(_saved(tmp_path, stored, 1)), target.params)
+    assert not report.fresh and not report.dropped
+    encoder = stored.params["rembert"]["encoder"]
+    _assert_same(params["rembert"]["encoder"], unstack_layers(encoder) if stacked else stack_layers(encoder))
+    _assert_same(params["cls"], stored.params["cls"])
+    jax.tree.map(lambda found, wanted: _assert_equal(found.sharding, wanted.sharding), params, target.params)
+
+
+def test_each_task_starts_with_its_own_classifier(tmp_path):
+    stored, target = _state(_classifier(), seed=5), _state(_classifier(), seed=6)
+    params, report = checkpoint.load_pretrained(checkpoint.find(_saved(tmp_path, stored, 1)), target.params)
+    assert (
+        {name.split("/")[0] for name in report.dropped}
+        == {name.split("/")[0] for name in report.fresh}
+        == {"classifier"}
+    )
+    _assert_same(params["classifier"], target.params["classifier"])
+    _assert_same(params["rembert"], stored.params["rembert"])
+
+
+def test_state_is_restored_from_shapes_alone(tmp_path):
+    state = _state(seed=3)
+    _saved(tmp_path, state, 1)
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+    store = CheckpointStore(tmp_path / "checkpoints", 2)
+    _assert_same(store.restore(abstract, None), state)
+    store.close()
 
 
 def test_unhealthy_state_is_not_saved():

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from rembert_jax.config import Execution
+from rembert_jax.modeling.encoder import unstack_layers
 from rembert_jax.modeling.models import RemBertForMaskedLM, RemBertForSequenceClassification
 from rembert_jax.training.optimizer import OptimizerConfig, decayed, learning_rate_schedule, make_optimizer
 
@@ -67,6 +68,10 @@ def test_warm_up_that_fills_the_run_is_refused(steps):
         ({"eps": 0.0}, r"eps=0\.0: expected a positive number"),
         ({"weight_decay": -0.01}, r"weight_decay=-0\.01: expected at least 0"),
         ({"clip_norm": -1.0}, r"clip_norm=-1\.0: expected at least 0"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan: expected a positive number"),
+        ({"eps": float("nan")}, "eps=nan: expected a positive number"),
+        ({"weight_decay": float("nan")}, "weight_decay=nan: expected at least 0"),
+        ({"clip_norm": float("nan")}, "clip_norm=nan: expected at least 0"),
     ],
 )
 def test_wrong_values_are_refused_by_name(changes, message):
@@ -105,6 +110,33 @@ def test_without_gradient_only_matrices_decay(name):
     np.testing.assert_allclose(updates["dense"]["kernel"], -factor * PARAMS["dense"]["kernel"], rtol=1e-6)
     for layer, leaf in (("dense", "bias"), ("LayerNorm", "scale"), ("LayerNorm", "bias")):
         np.testing.assert_array_equal(updates[layer][leaf], 0.0)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor"])
+def test_stacked_layers_are_updated_like_separate_ones(name):
+    # Of sizes that Adafactor factors, and of layers whose norms differ, so that a norm over all of them shows.
+    rng, sizes = np.random.default_rng(0), np.array([1.0, 100.0, 0.01], np.float32)
+    tx = make_optimizer(OptimizerConfig(learning_rate=0.1, name=name, clip_norm=0.0), 10)
+
+    def tree(scale):
+        kernel = rng.normal(size=(3, 128, 160)).astype(np.float32) * scale[:, None, None]
+        bias = rng.normal(size=(3, 160)).astype(np.float32) * scale[:, None]
+        return {"rembert": {"encoder": {"layer": {"output": {"kernel": kernel, "bias": bias}}}}}
+
+    def separate(tree):
+        return {"rembert": {"encoder": unstack_layers(tree["rembert"]["encoder"])}}
+
+    def two_updates(params, *gradients):
+        state = tx.init(params)
+        for gradient in gradients:
+            updates, state = jax.jit(tx.update)(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    params, *gradients = tree(sizes), tree(sizes[::-1]), tree(sizes)
+    stacked = separate(two_updates(params, *gradients))
+    loose = two_updates(separate(params), *map(separate, gradients))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), stacked, loose)
 
 
 @pytest.mark.parametrize("scan_layers", [True, False])

@@ -106,16 +106,25 @@ def infinite_gradient(batch):
     return {**batch, "x": batch["x"].at[1].set(jnp.array([0.0, 0.0, 1e19])) * 0.9, "weight": batch["weight"] / 12}
 
 
-@pytest.mark.parametrize("spoil", [infinite_loss, infinite_gradient])
+def infinite_update(batch):
+    return batch
+
+
+@pytest.mark.parametrize("spoil", [infinite_loss, infinite_gradient, infinite_update])
 def test_a_value_that_is_not_finite_stops_all_learning(spoil):
     step = step_of(regression)
     good, _ = step(new_state(), BATCH)
+    if spoil is infinite_update:  # As a learning rate does that is too large.
+        step = step_of(regression, tx=optax.chain(TX, optax.scale(1e30)))
+        good = good.replace(opt_state=(good.opt_state, optax.ScaleState()))
     spoilt, sums = step(good, spoil(BATCH))
-    if spoil is infinite_gradient:
+    if spoil is not infinite_loss:
         assert np.isfinite(sums["loss"])
+    assert np.isfinite(sums["grad_norm"]) == (spoil is infinite_update)
     assert not bool(sums["finite"]) and not bool(spoilt.healthy)
     later, sums = step(spoilt, BATCH)
-    assert bool(sums["finite"]) and not bool(later.healthy), "a good batch does not heal"
+    assert not bool(later.healthy), "a good batch does not heal"
+    assert bool(sums["finite"]) == (spoil is not infinite_update)
     for state in (spoilt, later):
         for before, after in zip(
             jax.tree.leaves(good), jax.tree.leaves(state.replace(healthy=good.healthy)), strict=True

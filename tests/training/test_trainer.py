@@ -1,12 +1,15 @@
 """Whole runs on tiny models: what they write, how they stop, and that an interrupted one ends like any other."""
 
+import itertools
 import json
 import math
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -23,12 +26,16 @@ from helpers import (
 )
 from orbax.checkpoint import v1 as ocp
 
+import train
 from rembert_jax import sharding
+from rembert_jax.config import RemBertConfig
 from rembert_jax.data import synthetic_tfds
+from rembert_jax.errors import RemBertError
+from rembert_jax.tasks.sequence_classification import SequenceClassification
 from rembert_jax.tokenization import RemBertTokenizer
-from rembert_jax.training import checkpoint, evaluators, trainer
+from rembert_jax.training import checkpoint, evaluators, plots, preparation, settings, trainer
 from rembert_jax.training.plots import read_metrics
-from rembert_jax.training.trainer import TrainingError
+from rembert_jax.training.settings import TrainingError
 
 FINE_TUNING: dict[str, Any] = {
     "execution": {"scan_layers": False},
@@ -66,12 +73,57 @@ def pretrained(tmp_path_factory) -> tuple[pathlib.Path, dict[str, Any]]:
         return workdir, trainer.run(TINY_PRETRAINING, workdir)
 
 
+def _interrupt(config, workdir, step):
+    """Runs until `step` has been trained, and neither evaluated nor saved."""
+    evaluate = trainer._Run._evaluate
+
+    def stop(run, now, state):
+        if now == step:
+            raise KeyboardInterrupt
+        evaluate(run, now, state)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer._Run, "_evaluate", stop)
+        trainer.run(config, workdir)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory) -> pathlib.Path:
+    """The workdir of the same pre-training, interrupted in step 6 when step 3 was the last one saved."""
+    workdir = tmp_path_factory.mktemp("interrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        _one_device(patch)
+        _interrupt(TINY_PRETRAINING, workdir, 6)
+    return workdir
+
+
+@pytest.fixture
+def no_training(one_device, monkeypatch) -> list[Any]:
+    """Runs end where training would start; the states they would start from."""
+    states = []
+    monkeypatch.setattr(trainer._Run, "_loop", lambda run, state: states.append(state))
+    monkeypatch.setattr(trainer._Run, "_finish", lambda run, state: {})
+    return states
+
+
 def _stored(step_folder) -> Any:
     """The training state in a checkpoint as NumPy arrays, whatever wrote it."""
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     metadata: Any = ocp.metadata(str(step_folder), "state").metadata
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), metadata)
     return jax.tree.map(np.asarray, ocp.load(str(step_folder), abstract, checkpointable_name="state"))
+
+
+def _assert_same(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=jax.tree_util.keystr(path))
+
+
+def _raw_steps(workdir) -> list[int]:
+    """The steps of all training lines in the order in which they were written."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [line["step"] for line in lines if "train/loss" in line]
 
 
 def _steps(workdir, name) -> list[int]:
@@ -112,7 +164,8 @@ def test_results_agree_with_metrics_and_model(pretrained):
 def test_finished_run_returns_at_once(pretrained, one_device, monkeypatch):
     workdir, results = pretrained
     before = (workdir / "metrics.jsonl").read_bytes()
-    monkeypatch.setattr(trainer, "_Run", None)  # Nothing may be built again.
+    monkeypatch.setattr(trainer, "_Run", None)  # Nothing may be built again, or looked for.
+    monkeypatch.setattr(preparation, "_check_stage", None)
     assert trainer.run(TINY_PRETRAINING, workdir) == results
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
@@ -123,17 +176,117 @@ def test_finished_run_returns_at_once(pretrained, one_device, monkeypatch):
         ({"seed": 1}, "seed: 0 -> 1"),
         ({"optimizer.learning_rate": 2e-3}, r"optimizer\.learning_rate: 0\.001 -> 0\.002"),
         ({"data.alpha": 0.7}, r"data\.alpha: 0\.5 -> 0\.7"),
+        ({"data.workers": 2}, r"data\.workers: 0 -> 2"),
         ({"training.steps": 7}, r"training\.steps: 6 -> 7"),
+        ({"training.eval_every": 2}, r"training\.eval_every: 3 -> 2"),
+        ({"execution.scan_layers": True}, r"execution\.scan_layers: False -> True"),
+        ({"execution.compute_dtype": "bfloat16"}, r"execution\.compute_dtype: float32 -> bfloat16"),
     ],
 )
-def test_other_config_on_the_same_workdir_is_refused(pretrained, changes, line):
+def test_other_config_on_the_same_workdir_is_refused(interrupted, changes, line):
     with pytest.raises(TrainingError, match=rf"holds a run with another config; .*\n  {line}$"):
-        trainer.run(with_changes(TINY_PRETRAINING, changes), pretrained[0])
+        trainer.run(with_changes(TINY_PRETRAINING, changes), interrupted)
 
 
-def test_keys_that_change_nothing_computed_may_change(pretrained):
-    changes = {"training.log_every": 1, "training.keep_checkpoints": 5, "data.prefetch": 2}
-    assert trainer.run(with_changes(TINY_PRETRAINING, changes), pretrained[0]) == pretrained[1]
+def test_interrupted_run_goes_on_with_other_settings_of_no_consequence(
+    pretrained, interrupted, tmp_path, one_device, monkeypatch
+):
+    workdir = tmp_path / "moved"
+    shutil.copytree(interrupted, workdir)
+    saved = json.loads((workdir / "config.json").read_text())
+    del saved["data"]["whole_word_masking"]  # As if that key were new; its default counts.
+    (workdir / "config.json").write_text(json.dumps(saved))
+    checked, drawn = [], []
+    check_ids = RemBertConfig.check_ids
+    monkeypatch.setattr(RemBertConfig, "check_ids", lambda c, batch: checked.append(type(batch)) or check_ids(c, batch))
+    monkeypatch.setattr(plots, "plot_loss", lambda *_: drawn.append((workdir / "results.json").is_file()))
+    monkeypatch.setattr(trainer.train_state, "create", None)  # There is no second state beside the restored one.
+    changes = {"log_every": 1, "checkpoint_every": 2, "keep_checkpoints": 1, "wandb_project": "none"}
+    changes = {f"training.{name}": value for name, value in changes.items()} | {"data.prefetch": 1}
+    results = trainer.run(with_changes(TINY_PRETRAINING, changes), workdir)
+    assert results["test"] == pretrained[1]["test"]
+    _assert_same(_stored(workdir / "checkpoints" / "6"), _stored(pretrained[0] / "checkpoints" / "6"))
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["6"]
+    assert _raw_steps(workdir) == [2, 4, 6, 4, 5, 6], "the first step after a start is logged too"
+    assert len(checked) >= 3 + 2, "three steps, and two languages"
+    assert drawn == [True], "figures come after the results"
+    assert json.loads((workdir / "config.json").read_text())["training"]["log_every"] == 1
+
+
+def test_run_on_eight_devices_goes_on_on_one_with_rematerialisation(pretrained, tmp_path, monkeypatch):
+    mesh = with_changes(TINY_PRETRAINING, {"mesh": {"data": 2, "fsdp": 2, "tensor": 2}})
+    _interrupt(mesh, tmp_path, 6)
+    _one_device(monkeypatch)
+    remat = {"mesh": {"data": 1}, "execution.remat": "full"}
+    results = trainer.run(with_changes(TINY_PRETRAINING, remat), tmp_path)
+    for name in ("train/loss", "train/grad_norm"):
+        alone, both = (read_metrics(workdir / "metrics.jsonl")[name] for workdir in (pretrained[0], tmp_path))
+        np.testing.assert_allclose(np.array(both)[[0, 2]], np.array(alone)[[0, 2]], rtol=1e-4)
+    assert results["test"]["qaa"]["loss"] == pytest.approx(pretrained[1]["test"]["qaa"]["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json"])
+def test_damaged_files_of_a_run_are_named(pretrained, tmp_path, name):
+    for file in ("config.json", "results.json"):
+        shutil.copy(pretrained[0] / file, tmp_path)
+    (tmp_path / name).write_text('{"seed": ')
+    with pytest.raises(TrainingError, match=rf"{name} cannot be read \(.+\); restore it, or choose a new --workdir"):
+        trainer.run(TINY_PRETRAINING, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"optimizer.warmup_steps": 6},
+        {"data.source": "text", "data.path": "/nowhere/{language}/{split}"},
+        {"model.vocab_size": 301},
+        {"init_from": "pretrained", "model": {"intermediate_size": 48}},
+    ],
+)
+def test_start_that_fails_does_not_bind_the_workdir(pretrained, tmp_path, no_training, bad):
+    bad = {key: str(pretrained[0]) if value == "pretrained" else value for key, value in bad.items()}
+    with pytest.raises(RemBertError):
+        trainer.run(with_changes(TINY_PRETRAINING, bad), tmp_path)
+    assert not (tmp_path / "config.json").exists() and not no_training
+    trainer.run(TINY_PRETRAINING, tmp_path)
+    assert (tmp_path / "config.json").is_file() and len(no_training) == 1
+
+
+def test_vocabulary_of_a_failed_start_serves_if_it_was_made_in_the_same_way(tmp_path, no_training, monkeypatch):
+    made = []
+    train_vocabulary = preparation.train_vocabulary
+    monkeypatch.setattr(preparation, "train_vocabulary", lambda *a, **k: made.append(k) or train_vocabulary(*a, **k))
+
+    def start(**changes):
+        trainer.run(with_changes(TINY_PRETRAINING, changes), tmp_path)
+
+    with pytest.raises(TrainingError, match=r"the vocabulary .* has 300"):
+        start(**{"model.vocab_size": 301})
+    with pytest.raises(TrainingError, match=r"the vocabulary .* has 300"):
+        start(**{"model.vocab_size": 301, "optimizer.learning_rate": 1.0})
+    assert len(made) == 1
+    with pytest.raises(TrainingError, match=r"the vocabulary .* has 280"):
+        start(**{"model.vocab_size": 301, "tokenizer.vocab_size": 280})
+    with pytest.raises(TrainingError, match=r"the vocabulary .* has 400"):
+        start(**{"model.vocab_size": 301, "tokenizer.path": str(real_tokenizer().model_file)})
+    start()
+    assert [arguments["vocab_size"] for arguments in made] == [300, 280, 300]
+    assert RemBertTokenizer(tmp_path).vocab_size == 300
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_no_process_waits_for_a_vocabulary_that_cannot_be_made(tmp_path, monkeypatch, index):
+    told = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: index)
+    monkeypatch.setattr(preparation.multihost_utils, "broadcast_one_to_all", lambda x: told.append(x) or np.array(True))
+    config = settings.resolve(with_changes(TINY_PRETRAINING, {"tokenizer.path": "/nowhere/v.model"}))
+    with pytest.raises(
+        RemBertError, match=("/nowhere/v.model: no such vocabulary", "the first process could not")[index]
+    ):
+        preparation.open_tokenizer(config, tmp_path, {})
+    assert [bool(failed) for failed in told] == [index == 0]
 
 
 def test_other_vocabulary_than_the_checkpoints_is_refused(pretrained, tmp_path, one_device):
@@ -151,11 +304,15 @@ def test_other_vocabulary_than_the_checkpoints_is_refused(pretrained, tmp_path, 
         ({"optimizer": {}}, r"config\.optimizer: missing learning_rate"),
         ({"data.source": "web"}, r"config\.data\.source: found 'web', expected one of 'text', 'jsonl', 'tfds', 'synth"),
         ({"training.epochs": 3}, r"config\.training: steps=6, epochs=3: set one of them"),
+        ({"training.steps": 0, "training.epochs": 3}, r"training\.epochs is for fine-tuning; pre-training needs"),
+        ({"training.keep_checkpoints": 0}, r"config\.training: keep_checkpoints=0: expected at least 1"),
+        ({"training.checkpoint_every": -1}, r"config\.training: checkpoint_every=-1: expected at least 0"),
         ({"model.hiden_size": 16}, r"model: unknown key 'hiden_size' \(did you mean 'hidden_size'"),
         ({"task": FINE_TUNING["task"]}, "exactly one of the sections data .* and task"),
         ({"data.seq_length": 64}, r"data\.seq_length=64 exceeds model\.max_position_embeddings=32; shorten"),
         ({"data.languages": ("qaa", "qzz")}, "unknown synthetic language 'qzz': expected one of qaa"),
         ({"data.source": "text"}, r"data\.path"),
+        ({"data.source": "tfds", "data.path": "none/{language}"}, r"TFDS dataset 'none/qaa'.*data_dir"),
         ({"tokenizer.path": "/nowhere/v.model"}, r"/nowhere/v\.model: no such vocabulary"),
         ({"tokenizer.vocab_size": 0}, r"no vocabulary: set tokenizer\.path, or tokenizer\.vocab_size"),
         ({"tokenizer.vocab_size": 50_000}, r"tokenizer\.vocab_size=50000: the sampled text supports at most \d+ pieces"),
@@ -166,20 +323,26 @@ def test_other_vocabulary_than_the_checkpoints_is_refused(pretrained, tmp_path, 
     ],
 )  # fmt: skip
 def test_wrong_configs_are_explained_before_training(tmp_path, one_device, changes, message):
-    with pytest.raises((ValueError, TrainingError), match=message):
+    with pytest.raises(RemBertError, match=message):
         trainer.run(with_changes(TINY_PRETRAINING, changes), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
+    made = (tmp_path / "run" / "sentencepiece.model").exists()
+    assert made == ("the vocabulary .* has" in message), "nothing is made before all is checked that can be"
 
 
-def test_batch_that_does_not_divide_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"batch_size=12 is not divisible by .*= 8 x 1 x 1 .*use a multiple of 8"):
-        trainer.run(with_changes(TINY_PRETRAINING, {"training.batch_size": 12}), tmp_path)
+@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size"])
+def test_batch_that_does_not_divide_is_refused(tmp_path, name):
+    with pytest.raises(RemBertError, match=rf"training\.{name}=12 is not divisible by .*= 8 x 1 x 1 .*multiple of 8"):
+        trainer.run(with_changes(TINY_PRETRAINING, {f"training.{name}": 12}), tmp_path)
+    assert not (tmp_path / "sentencepiece.model").exists()
 
 
 def test_workdir_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(TrainingError, match=r"--workdir=.*file/run cannot be written \(.+\); choose another folder"):
         trainer.run(TINY_PRETRAINING, tmp_path / "file" / "run")
+    with pytest.raises(TrainingError, match="--workdir is empty"):
+        trainer.run(TINY_PRETRAINING, "")
 
 
 @pytest.mark.parametrize(
@@ -200,19 +363,79 @@ def test_wrong_stages_are_explained_before_the_first_one(tmp_path, changes, mess
     assert not list(tmp_path.rglob("config.json"))
 
 
-def test_non_finite_loss_stops_and_spares_the_last_checkpoint(tmp_path, one_device):
-    changes = {"optimizer.learning_rate": 1e30, "optimizer.warmup_steps": 0, "training.checkpoint_every": 1}
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (TINY_PRETRAINING | {"optimizer": {"learning_rate": 1.0, "warmup_steps": 6}}, "warmup_steps=6 is not shorter"),
+        (with_changes(TINY_PRETRAINING, {"training.batch_size": 0}), r"config.*batch_size=0|b\.training: batch_size=0"),
+        (with_changes(TINY_PRETRAINING, {"model.hiden_size": 1}), "model: unknown key 'hiden_size'"),
+        (FINE_TUNING | {"init_from": "/nowhere"}, "init_from=/nowhere: no checkpoint found there"),
+        (with_changes(FINE_TUNING, {"init_from": "{workdir}/a", "task.max_length": 64}), r"task\.max_length=64 exceeds"),
+        (
+            with_changes(FINE_TUNING, {"init_from": "{workdir}/a", "task.test_languages": ("qaa", "qzz")}),
+            "unknown synthetic language 'qzz'; expected one of qaa",
+        ),
+        (
+            with_changes(FINE_TUNING, {"init_from": "{workdir}/a", "task.path": "none/{language}"}),
+            r"TFDS dataset 'none/qaa'",
+        ),
+        (
+            with_changes(FINE_TUNING, {
+                "init_from": "{workdir}/a", "task.kind": "token_classification", "task.source": "conllu",
+                "task.path": "{workdir}/{language}/{split}.conllu", "task.text_fields": ("tokens",),
+            }),
+            "no file for language 'qaa', split 'train'",
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_of_a_later_stage_are_found_before_the_first_one(tmp_path, one_device, stage, message):
+    with pytest.raises(RemBertError, match=message) as error:
+        trainer.run({"stages": {"a": TINY_PRETRAINING, "b": stage}, "order": ("a", "b")}, tmp_path)
+    assert str(error.value).startswith(("stage b:", "b.")), "the stage is named"
+    assert not (tmp_path / "a").exists()
+
+
+def _spoil(monkeypatch, step):
+    """Makes the loss of one step infinite."""
+    seen, to_global = [], sharding.to_global
+
+    def place(batch, mesh):
+        seen.append(batch)
+        infinite = {"masked_weights": np.full_like(batch["masked_weights"], np.inf)} if len(seen) == step else {}
+        return to_global({**batch, **infinite}, mesh)
+
+    monkeypatch.setattr(sharding, "to_global", place)
+
+
+def test_non_finite_loss_stops_and_spares_the_last_checkpoint(tmp_path, one_device, monkeypatch):
+    _spoil(monkeypatch, 5)
+    changes = {"training.checkpoint_every": 3, "training.log_every": 6, "training.eval_every": 0}
     config = with_changes(TINY_PRETRAINING, changes)
-    with pytest.raises(TrainingError, match=r"step 2: loss .*not finite.*saved since step 1\. Lower optimizer\.learn"):
+    message = rf"step 5: loss .*not finite.*--workdir with init_from={tmp_path}, where step 3 is saved, and lower optim"
+    with pytest.raises(TrainingError, match=message):
         trainer.run(config, tmp_path)
-    last = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()][-1]
-    assert last["step"] == 2 and not math.isfinite(float(last["train/loss"]) + float(last["train/grad_norm"]))
-    assert checkpoint.find(tmp_path).name == "1"
-    params = _stored(checkpoint.find(tmp_path))["params"]
-    assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(params))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 5], "what was open is written too"
+    assert lines[0]["train/loss"] == pytest.approx(math.log(300), abs=0.3), "a mean, not a sum"
+    assert not math.isfinite(float(lines[1]["train/loss"]) + float(lines[1]["train/grad_norm"]))
+    assert checkpoint.find(tmp_path).name == "3"
+    state = _stored(checkpoint.find(tmp_path))
+    assert state["healthy"] and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state["params"]))
     assert not (tmp_path / "results.json").exists()
-    with pytest.raises(TrainingError, match="step 2"):  # It goes on from step 1 and meets the same.
-        trainer.run(config, tmp_path)
+
+
+def test_non_finite_update_stops_before_anything_is_saved(tmp_path, one_device):
+    changes = {"optimizer.learning_rate": 1e30, "optimizer.warmup_steps": 0, "training.checkpoint_every": 1}
+    with pytest.raises(
+        TrainingError, match=r"step 1: .* update_norm inf \(not finite\).*choose a new --workdir and lower"
+    ):
+        trainer.run(with_changes(TINY_PRETRAINING, changes), tmp_path)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_pre_training_starts_from_another_one(pretrained, tmp_path, no_training):
+    trainer.run(with_changes(TINY_PRETRAINING, {"init_from": str(pretrained[0])}), tmp_path)
+    _assert_same(no_training[0].params, _stored(checkpoint.find(pretrained[0]))["params"])
 
 
 def test_accumulated_gradients_train_alike(pretrained, tmp_path, one_device):
@@ -228,10 +451,12 @@ def small_sets(monkeypatch):
     monkeypatch.setattr(synthetic_tfds, "LABELLED_SIZES", {"train": 40, "validation": 8, "test": 8})
 
 
-def test_fine_tuning_keeps_the_best_development_step(pretrained, tmp_path, one_device, small_sets, monkeypatch):
-    script, seen, tested = iter([0.5, 0.9, 0.7]), [], []
+@pytest.fixture
+def scripted(monkeypatch):
+    """Development accuracies 0.5, 0.9, 0.7 in turn; the parameters that were evaluated, and those that were tested."""
+    script, seen, tested = itertools.cycle([0.5, 0.9, 0.7]), [], []
 
-    def scripted(self, params, examples):
+    def score(self, params, examples):
         copy = jax.tree.map(np.array, params)
         if list(examples) == ["qaa"]:
             seen.append(copy)
@@ -239,30 +464,42 @@ def test_fine_tuning_keeps_the_best_development_step(pretrained, tmp_path, one_d
         tested.append(copy)
         return evaluators.with_average({"qaa": {"accuracy": 0.25}, "qab": {"accuracy": 0.75}})
 
-    monkeypatch.setattr(evaluators.TaskEvaluator, "__call__", scripted)
-    results = trainer.run(FINE_TUNING | {"init_from": str(pretrained[0])}, tmp_path)
+    monkeypatch.setattr(evaluators.TaskEvaluator, "__call__", score)
+    return SimpleNamespace(seen=seen, tested=tested)
+
+
+def test_fine_tuning_keeps_the_best_development_step_also_when_interrupted(
+    pretrained, tmp_path, one_device, small_sets, scripted
+):
+    config = with_changes(FINE_TUNING, {"init_from": str(pretrained[0]), "training.checkpoint_every": 2})
+    whole, first, moved = tmp_path / "whole", tmp_path / "first", tmp_path / "moved"
+    results = trainer.run(config, whole)
     assert results["selected_step"] == 4 and results["steps"] == 6
     assert results["test"]["average"] == {"accuracy": 0.5} and results["train_language"] == "qaa"
-    assert len(seen) == 3 and len(tested) == 1
-    for best, last, final in zip(*map(jax.tree.leaves, (seen[1], seen[2], tested[0])), strict=True):
+    assert len(scripted.seen) == 3 and len(scripted.tested) == 1
+    for best, last, final in zip(*map(jax.tree.leaves, (*scripted.seen[1:], scripted.tested[0])), strict=True):
         np.testing.assert_array_equal(final, best)
         if best.any():
             assert (best != last).any()
-    assert checkpoint.find(tmp_path) == tmp_path / "best" / "4"
+    assert checkpoint.find(whole) == whole / "best" / "4"
     assert results["parameters"]["output_head"] == 0
     assert set(results["baseline"]) == {"qaa", "qab"}
-    assert RemBertTokenizer(tmp_path).sha256 == RemBertTokenizer(pretrained[0]).sha256
+    assert RemBertTokenizer(whole).sha256 == RemBertTokenizer(pretrained[0]).sha256
+
+    _interrupt(config, first, 6)
+    assert checkpoint.find(first) == first / "best" / "4" and not (first / "checkpoints" / "6").exists()
+    first.rename(moved)
+    assert trainer.run(config, moved) | {"seconds": 0} == results | {"seconds": 0}
+    for folder in ("best/4", "checkpoints/6"):
+        _assert_same(_stored(moved / folder), _stored(whole / folder))
 
 
-def test_fine_tuning_starts_from_the_encoder_or_afresh(pretrained, tmp_path, one_device, small_sets, monkeypatch):
+def test_fine_tuning_starts_from_the_encoder_or_afresh(pretrained, tmp_path, no_training, small_sets, monkeypatch):
+    monkeypatch.setattr(SequenceClassification, "context_free_baseline", None)  # It is for the end.
     stored = _stored(checkpoint.find(pretrained[0]))["params"]["rembert"]["encoder"]
     for key, equal in (("init_from", True), ("model_from", False)):
-        with monkeypatch.context() as patch:
-            states = []
-            patch.setattr(trainer._Run, "_loop", lambda self, state, states=states: states.append(state) or state)
-            patch.setattr(trainer._Run, "_finish", lambda self, state: {})
-            trainer.run(FINE_TUNING | {key: str(pretrained[0])}, tmp_path / key)
-        encoder = states[0].params["rembert"]["encoder"]
+        trainer.run(FINE_TUNING | {key: str(pretrained[0])}, tmp_path / key)
+        encoder = no_training[-1].params["rembert"]["encoder"]
         same = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(encoder), jax.tree.leaves(stored), strict=True)]
         assert all(same) == equal
 
@@ -316,21 +553,26 @@ def test_killed_run_ends_with_the_same_parameters(tmp_path, cache):
     assert "resuming from step" in resumed.stderr
     vocabularies = [(run / "sentencepiece.model").read_bytes() for run in (whole, killed)]
     assert vocabularies[0] == vocabularies[1], "the text or the code changed between the two runs"
-    expected, found = (_stored(run / "checkpoints" / str(STEPS)) for run in (whole, killed))
-    assert jax.tree.structure(expected) == jax.tree.structure(found)
-    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(found), strict=True):
-        np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=jax.tree_util.keystr(path))
+    _assert_same(*(_stored(run / "checkpoints" / str(STEPS)) for run in (whole, killed)))
     last = [json.loads((run / "results.json").read_text())["test"] for run in (whole, killed)]
     assert last[0] == last[1]
-    steps = _steps(killed, "train/loss")
-    assert steps[0] == 10 and steps[-1] == STEPS and len(steps) == len(set(steps))
+    steps = _raw_steps(killed)
+    before = len(steps) - (STEPS - stopped_at) // 10
+    assert steps[:before] == list(range(10, 10 * before + 1, 10)), "until it was killed"
+    assert steps[before:] == list(range(stopped_at + 10, STEPS + 1, 10)), "and since it was resumed"
 
 
 @pytest.mark.parametrize(
     ("flags", "message", "own"),
     [
         (("--batch_size=3",), "Unknown command line flag 'batch_size'", False),
-        (("--config.optimizer.learning_rat=1",), "learning_rat", False),
+        (
+            ("--config.optimizer.learning_rat=1",),
+            "--config.optimizer.learning_rat: the config file has no key 'learning_rat' in config.optimizer; "
+            "it has learning_rate, warmup_steps",
+            True,
+        ),
+        (("--workdir=",), "TrainingError: --workdir is empty", True),
         (("--config.optimizer.learning_rate=-1",), "SchemaError: config.optimizer: learning_rate=-1", True),
     ],
 )
@@ -342,3 +584,18 @@ def test_wrong_command_line_is_explained(tmp_path, cache, flags, message, own):
     if own:
         assert "Traceback" not in result.stderr and result.stderr.count("\n") <= 3
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"), [(RemBertError("wrong"), True), (ValueError("shapes (3,) and (4,)"), False)]
+)
+def test_only_what_the_package_refuses_is_cut_to_one_line(monkeypatch, error, shown):
+    def run(config, workdir):
+        raise error
+
+    monkeypatch.setattr(trainer, "run", run)
+    monkeypatch.setattr(train.writers, "log_to_terminal", lambda: None)
+    monkeypatch.setattr(train, "_CONFIG", SimpleNamespace(value=SimpleNamespace(to_dict=dict)))
+    monkeypatch.setattr(train, "_WORKDIR", SimpleNamespace(value="run"))
+    with pytest.raises(SystemExit if shown else ValueError, match="RemBertError: wrong" if shown else "shapes"):
+        train.main(["train.py"])

@@ -7,7 +7,7 @@ import types
 import pytest
 from absl import logging as absl_logging
 
-from rembert_jax.training import writers
+from rembert_jax.training import plots, writers
 from rembert_jax.training.writers import MetricWriter, Progress
 
 
@@ -60,6 +60,21 @@ def test_a_resumed_run_appends(tmp_path):
         writer.write(step, {"x": 0.0})
         writer.close()
     assert [line["step"] for line in read(tmp_path)] == [1, 2]
+
+
+def test_a_line_that_a_killed_process_left_unfinished_is_passed_over(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes('{"step": 1, "x": 0.5}\n{"step": 2, "name": "é'.encode()[:-1])
+    writer = MetricWriter(tmp_path, enabled=True)
+    writer.write(3, {"x": 1.5})
+    writer.close()
+    assert plots.read_metrics(path) == {"x": [(1, 0.5), (3, 1.5)]}
+
+
+def test_a_figure_that_fails_is_a_warning(tmp_path, caplog):
+    plots.plot_loss(tmp_path / "no.jsonl", tmp_path / "loss.png", "title")
+    plots.plot_languages({}, tmp_path / "languages.png", "title", "%")
+    assert [line.split(",")[0] for line in caplog.messages] == ["plot_loss failed", "plot_languages failed"]
 
 
 def test_other_processes_write_nothing(tmp_path):
