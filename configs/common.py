@@ -1,7 +1,49 @@
-"""What the config files share: strict arguments and the default optimizer section."""
+"""What the config files share: strict arguments, and defaults spelled out so that any of them can be overridden."""
 
+import dataclasses
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
+
+import ml_collections
+
+from rembert_jax import schema
+from rembert_jax.config import RemBertConfig
+from rembert_jax.training import settings
+
+FROM_VOCABULARY = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
+"""Fields of the model that a run reads from its vocabulary."""
+
+
+def experiment(stages: Mapping[str, Mapping[str, Any]], report: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The config of stages that run one after the other, with every default filled in.
+
+    `--config.stages.NAME.SECTION.KEY=value` can only override keys that are there, so all are there.
+
+    Args:
+      stages: name to sections of `settings.ExperimentConfig`, in the order to run.
+      report: name to `training.report.Comparison`.
+
+    Raises:
+      schema.SchemaError: for a key or a value that the sections do not know.
+    """
+    complete = {name: _with_defaults(name, stage) for name, stage in stages.items()}
+    return ml_collections.ConfigDict({"stages": complete, "order": tuple(stages), "report": dict(report)})
+
+
+def _with_defaults(name: str, stage: Mapping[str, Any]) -> dict[str, Any]:
+    resolved = schema.to_mapping(schema.from_mapping(settings.ExperimentConfig, stage, name))
+    if "model" in stage:
+        fields = {field.name: field.default for field in dataclasses.fields(RemBertConfig)}
+        resolved["model"] = {k: v for k, v in fields.items() if k not in FROM_VOCABULARY} | resolved["model"]
+    return {key: _tuples(value) for key, value in resolved.items() if value is not None}
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, the only sequences that flags can override."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> SimpleNamespace:

@@ -20,7 +20,7 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     args = common.parse_arg(
-        arg, text="", tags="", labelled="en", languages="en de es hi zh", vocab=16000, steps=6000, smoke=False
+        arg, text="", tags="", labelled="en", languages="en de es hi zh", vocab=16000, steps=3000, smoke=False
     )
     if not args.text:
         raise ValueError(
@@ -32,22 +32,22 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         stages["tagging_pretrained"] = _fine_tuning(args, "init_from")
         stages["tagging_scratch"] = _fine_tuning(args, "model_from")
         report["tagging"] = {"title": "POS", "pretrained": "tagging_pretrained", "scratch": "tagging_scratch"}
-    return ml_collections.ConfigDict({"stages": stages, "order": tuple(stages), "report": report})
+    return common.experiment(stages, report)
 
 
 def _pretraining(args: SimpleNamespace) -> dict:
     return {
         "seed": 0,
         "model": {
-            "hidden_size": 192,
-            "num_hidden_layers": 1 if args.smoke else 4,
+            "hidden_size": 128,
+            "num_hidden_layers": 1 if args.smoke else 3,
             "num_attention_heads": 4,
-            "input_embedding_size": 96,
-            "output_embedding_size": 256,
-            "intermediate_size": 768,
+            "input_embedding_size": 64,
+            "output_embedding_size": 192,
+            "intermediate_size": 512,
             "hidden_act": "relu",
             "max_position_embeddings": 128,
-            "initializer_range": 0.06,
+            "initializer_range": 0.08,
         },
         "execution": {"scan_layers": False},
         "tokenizer": {"vocab_size": args.vocab, "sample_sentences": 200_000},
@@ -59,7 +59,7 @@ def _pretraining(args: SimpleNamespace) -> dict:
             "eval_texts": 2 if args.smoke else 100,
             "seq_length": 128,
         },
-        "optimizer": {"learning_rate": 1e-3, "warmup_steps": 2 if args.smoke else args.steps // 20, "b2": 0.98},
+        "optimizer": {"learning_rate": 1.5e-3, "warmup_steps": 2 if args.smoke else args.steps // 20, "b2": 0.98},
         "training": {
             "batch_size": 2 if args.smoke else 16,
             "steps": 4 if args.smoke else args.steps,
@@ -89,7 +89,7 @@ def _fine_tuning(args: SimpleNamespace, source: str) -> dict:
         "optimizer": {"learning_rate": 5e-4, "warmup_steps": 1 if args.smoke else 50, "b2": 0.98},
         "training": {
             "batch_size": 2 if args.smoke else 32,
-            "epochs": 1 if args.smoke else 4,
+            "epochs": 1 if args.smoke else 3,
             "log_every": 2 if args.smoke else 50,
             "eval_every": 2 if args.smoke else 125,
         },

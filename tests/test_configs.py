@@ -1,5 +1,6 @@
 """Every config file: it loads, resolves strictly, describes a model that can be built, and its smoke variant runs."""
 
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -15,9 +16,12 @@ from configs import common
 from rembert_jax import schema, sharding
 from rembert_jax.config import RemBertConfig
 from rembert_jax.data import synthetic
+from rembert_jax.data.pipeline import DataConfig
 from rembert_jax.modeling.models import RemBertForMaskedLM
+from rembert_jax.tasks.base import TaskConfig
 from rembert_jax.training import report
-from rembert_jax.training.settings import ExperimentConfig
+from rembert_jax.training.optimizer import OptimizerConfig
+from rembert_jax.training.settings import ExperimentConfig, TrainingConfig
 
 FILES = sorted(
     str(path.relative_to(ROOT / "configs")) for path in (ROOT / "configs").rglob("*.py") if path.name != "common.py"
@@ -34,7 +38,7 @@ def _text_and_treebanks(folder: pathlib.Path) -> str:
         for split in ("train", "dev", "test"):
             rows = []
             for i in range(8):
-                words = zip(*synthetic.tagged_sentence(code, split, i), strict=True)
+                words = zip(*synthetic.tagged_sentence(code, split.replace("dev", "validation"), i), strict=True)
                 rows += [f"{n}\t{form}\t_\t{upos}" + "\t_" * 6 for n, (form, upos) in enumerate(words, 1)] + [""]
             path = folder / "tags" / code / f"{split}.conllu"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,6 +110,18 @@ def test_smoke_variant_is_shorter(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", FILES)
+def test_every_key_is_there_to_be_overridden(name, tmp_path):
+    sections = {"data": DataConfig, "task": TaskConfig, "optimizer": OptimizerConfig, "training": TrainingConfig}
+    for stage in _load(name, _arg(name, tmp_path, smoke=False))["stages"].values():
+        for section, kind in sections.items():
+            if section in stage:
+                assert set(stage[section]) == {field.name for field in dataclasses.fields(kind)}
+        if stage["model"]:
+            left_out = {field.name for field in dataclasses.fields(RemBertConfig)} - set(stage["model"])
+            assert left_out == set(common.FROM_VOCABULARY)
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_docstring_holds_a_command_that_names_the_file(name):
     text = (ROOT / "configs" / name).read_text(encoding="utf-8").split('"""')[1]
     assert "python train.py" in text and f"configs/{name}" in text
@@ -118,7 +134,7 @@ def test_smoke_variant_runs(name, tmp_path):
     config = _load(name, _arg(name, tmp_path, smoke=True))
     # One layer is enough here and compiles faster; the flags also show that single values can be overridden.
     parts = {f"stages.{name}.": part for name, part in config["stages"].items()} if "stages" in config else {"": config}
-    flags = [f"--config.{prefix}model.num_hidden_layers=1" for prefix, part in parts.items() if "model" in part]
+    flags = [f"--config.{prefix}model.num_hidden_layers=1" for prefix, part in parts.items() if part.get("model")]
     result = run_process(train_command(target, workdir, *flags), tmp_path / "compiled")
     assert result.returncode == 0, result.stderr
     for stage in _stages(config):

@@ -1,15 +1,15 @@
 """Artificial languages over one shared world, so that every stage runs anywhere, offline, with gold labels.
 
-The world has topics (think of bakery, harbour, orchestra). A topic has people, each living in some city, and concepts
+The world has topics (think of bakery, harbour, orchestra). A topic has people (each with two names), cities and concepts
 (nouns, verbs, adjectives), and every concept has a characteristic number: a price, an hour, a grade. Languages say the same
 kinds of things about this world with different scripts and lexicons, word orders (SVO, SOV, VSO) and morphology. They share
 what real texts share: digits, punctuation, proper names; and, as on the web, some documents are pages of a dictionary.
 
-A document is about one topic and one person, so a hidden word can be predicted from its context, and only from it: each
-concept has two synonyms, some stems serve as noun and as verb, and facts are sometimes stated wrongly.
+A document is about one topic, so a hidden word can be predicted from its context, and only from it: each concept has two
+synonyms, some stems serve as noun and as verb, and facts are sometimes stated wrongly.
 
-Labels come from the grammar: a part of speech for each token, and for sentence pairs whether both describe the same
-event. The second sentence of a pair never repeats a content word of the first, so comparing strings does not help.
+Labels come from the grammar: a part of speech for each token, and for sentence pairs whether both are about the same topic.
+The second sentence of a pair repeats neither a content word nor a name of the first, so comparing strings does not help.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-TOPICS, NOUNS, VERBS, ADJECTIVES, PEOPLE, CITIES = 6, 3, 2, 1, 4, 8
+from rembert_jax.errors import RemBertError
+
+TOPICS = 6
+NOUNS, VERBS, ADJECTIVES, PEOPLE, CITIES = 3, 2, 1, 2, 2
+"""Of each topic."""
 DICTIONARIES = 0.1
 """Share of documents that are pages of a dictionary."""
 SPLITS = ("train", "validation", "test")
@@ -45,7 +49,7 @@ class LanguageSpec:
       code: ISO 639 code from the range reserved for local use (qaa to qtz).
       letters: consonants and vowels of its script, in pairs of strings.
       order: order of subject, verb and object.
-      adjective_first, prepositions, articles: where modifiers stand, and whether there is a definite article.
+      articles: whether there is a definite article.
       inflection: how case, number, tense and degree are marked: by suffixes, by prefixes, or by doubling the word.
       documents: size of its text; languages differ in how much there is.
     """
@@ -53,8 +57,6 @@ class LanguageSpec:
     code: str
     letters: tuple[str, str]
     order: Literal["SVO", "SOV", "VSO"]
-    adjective_first: bool
-    prepositions: bool
     articles: bool
     inflection: Literal["suffix", "prefix", "reduplication"]
     documents: int
@@ -63,10 +65,10 @@ class LanguageSpec:
 LANGUAGES = {
     spec.code: spec
     for spec in (
-        LanguageSpec("qaa", ("bdfgklmnprstvz", "aeiou"), "SVO", True, True, True, "suffix", 16000),
-        LanguageSpec("qab", ("бвгджзклмнпрст", "аеиоу"), "SVO", True, True, False, "prefix", 12000),
-        LanguageSpec("qac", ("βγδζθκλμνξπρστ", "αεηιο"), "SOV", True, False, True, "suffix", 9000),
-        LanguageSpec("qad", ("բգդզթլխկմնպսվտ", "աեիոու"), "VSO", False, True, True, "reduplication", 6000),
+        LanguageSpec("qaa", ("bdfgklmnprstvz", "aeiou"), "SVO", True, "suffix", 16000),
+        LanguageSpec("qab", ("бвгджзклмнпрст", "аеиоу"), "SVO", False, "prefix", 12000),
+        LanguageSpec("qac", ("βγδζθκλμνξπρστ", "αεηιο"), "SOV", True, "suffix", 9000),
+        LanguageSpec("qad", ("բգդզթլխկմնպսվտ", "աեիոու"), "VSO", True, "reduplication", 6000),
     )
 }
 LABELLED_LANGUAGE = "qaa"
@@ -82,25 +84,8 @@ class Concept:
     number: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Person:
-    """Somebody with an international name who belongs to a topic and lives in a city."""
-
-    index: int
-    topic: int
-    city: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Event:
-    """Who does what to what, where and how often: what a sentence of the pair task describes."""
-
-    person: Person
-    verb: Concept
-    noun: Concept
-    adjective: Concept | None
-    city: int | None
-    adverb: str | None
+Person = tuple[str, str]
+"""The given name and the family name; either may stand alone."""
 
 
 Token = tuple[str, str]
@@ -110,10 +95,6 @@ Token = tuple[str, str]
 def _rng(seed: int, *parts: str | int) -> np.random.Generator:
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts]
     return np.random.default_rng([seed, *words])
-
-
-def _make_word(rng: np.random.Generator, letters: tuple[str, str], syllables: int) -> str:
-    return "".join(rng.choice(list(group)) for _ in range(syllables) for group in letters)
 
 
 class World:
@@ -126,22 +107,20 @@ class World:
         self.concepts = [
             Concept(i, kinds[i % len(kinds)], i // len(kinds), int(numbers[i])) for i in range(TOPICS * len(kinds))
         ]
-        self.people = [Person(i, i % TOPICS, int(rng.integers(CITIES))) for i in range(TOPICS * PEOPLE)]
-        names = _unique_words(rng, ("bdfgklmnprst", "aeiou"), TOPICS * PEOPLE + CITIES, (2, 3))
-        self.names = [name.capitalize() for name in names[: len(self.people)]]
-        self.cities = [name.capitalize() for name in names[len(self.people) :]]
+        names = _unique_words(rng, ("bdfgklmnprst", "aeiou"), TOPICS * (2 * PEOPLE + CITIES), syllables=2)
+        new = (name.capitalize() for name in names)
+        self.people: list[list[Person]] = [[(next(new), next(new)) for _ in range(PEOPLE)] for _ in range(TOPICS)]
+        self.cities = [[next(new) for _ in range(CITIES)] for _ in range(TOPICS)]
 
     def of_topic(self, topic: int, upos: str) -> list[Concept]:
         """The concepts of a topic with a part of speech."""
         return [concept for concept in self.concepts if concept.topic == topic and concept.upos == upos]
 
 
-def _unique_words(
-    rng: np.random.Generator, letters: tuple[str, str], count: int, syllables: tuple[int, int]
-) -> list[str]:
+def _unique_words(rng: np.random.Generator, letters: tuple[str, str], count: int, syllables: int) -> list[str]:
     words: dict[str, None] = {}
     while len(words) < count:
-        words[_make_word(rng, letters, int(rng.integers(*syllables)))] = None
+        words["".join(rng.choice(list(group)) for _ in range(syllables) for group in letters)] = None
     return list(words)
 
 
@@ -150,13 +129,13 @@ class Language:
 
     def __init__(self, code: str, seed: int) -> None:
         if code not in LANGUAGES:
-            raise ValueError(f"unknown synthetic language {code!r}: expected one of {', '.join(LANGUAGES)}")
+            raise RemBertError(f"unknown synthetic language {code!r}: expected one of {', '.join(LANGUAGES)}")
         self.spec, self.seed, self.world = LANGUAGES[code], seed, world(seed)
         rng = _rng(seed, code, "lexicon")
         letters = self.spec.letters
-        stems = _unique_words(rng, letters, 2 * len(self.world.concepts), (2, 3))
+        stems = _unique_words(rng, letters, 2 * len(self.world.concepts), syllables=2)
         self.synonyms = {c.index: [stems[2 * c.index], stems[2 * c.index + 1]] for c in self.world.concepts}
-        short = _unique_words(rng, letters, len(FUNCTION_WORDS) + len(FORMS), (1, 2))
+        short = _unique_words(rng, letters, len(FUNCTION_WORDS) + len(FORMS), syllables=1)
         self.function = dict(zip(FUNCTION_WORDS, short, strict=False))
         self.affixes: dict[str, str] = dict(zip(FORMS, short[len(FUNCTION_WORDS) :], strict=True))
         for topic in range(TOPICS):  # One stem a topic is noun and verb: only the context tells which.
@@ -177,13 +156,13 @@ class Language:
         return surface, concept.upos
 
     def noun_phrase(self, noun: Token, adjective: Token | None = None, definite: bool = True) -> list[Token]:
-        """Article, adjective and noun in this language's order."""
-        core = [noun] if adjective is None else [adjective, noun] if self.spec.adjective_first else [noun, adjective]
+        """Article, adjective and noun."""
+        core = [noun] if adjective is None else [adjective, noun]
         return [self.word("the"), *core] if self.spec.articles and definite else core
 
-    def adposition(self, name: str, phrase: list[Token]) -> list[Token]:
-        """A phrase under a preposition or postposition."""
-        return [self.word(name), *phrase] if self.spec.prepositions else [*phrase, self.word(name)]
+    def preposition(self, name: str, phrase: list[Token]) -> list[Token]:
+        """A phrase under a preposition."""
+        return [self.word(name), *phrase]
 
     def clause(self, subject: list[Token], verb: list[Token], rest: list[Token], adjuncts: list[Token]) -> list[Token]:
         """Subject, verb, object or predicate, and adjuncts in this language's order, with the full stop."""
@@ -210,7 +189,6 @@ class _Speaker:
 
     def __init__(self, tongue: Language, topic: int, rng: np.random.Generator) -> None:
         self.tongue, self.world, self.topic, self.rng = tongue, tongue.world, topic, rng
-        self.person = self.pick([person for person in self.world.people if person.topic == topic])
 
     def pick(self, items: Sequence[Any]) -> Any:
         return items[int(self.rng.integers(len(items)))]
@@ -230,14 +208,14 @@ class _Speaker:
         return [(str(value), "NUM"), self.tongue.word("unit")]
 
     def name(self) -> list[Token]:
-        return [(self.world.names[self.person.index], "PROPN")]
+        return [(self.pick(self.pick(self.world.people[self.topic])), "PROPN")]
 
     def phrase(self, noun: Concept, form: str = "") -> list[Token]:
         adjective = self.content(self.concept("ADJ")) if self.chance(0.3) else None
         return self.tongue.noun_phrase(self.content(noun, form), adjective)
 
     def place(self) -> list[Token]:
-        return self.tongue.adposition("in", [(self.world.cities[self.person.city], "PROPN")])
+        return self.tongue.preposition("in", [(self.pick(self.world.cities[self.topic]), "PROPN")])
 
     def adjuncts(self, *phrases: list[Token]) -> list[Token]:
         """Adjunct phrases with a comma between them."""
@@ -257,7 +235,7 @@ class _Speaker:
     def does(self) -> list[Token]:
         verb = self.concept("VERB")
         subject = self.name() if self.chance(0.5) else [self.tongue.word("they")]
-        when = [self.tongue.adposition("at", self.number(verb))] if self.chance(0.6) else []
+        when = [self.tongue.preposition("at", self.number(verb))] if self.chance(0.6) else []
         where = [self.place()] if self.chance(0.3) else []
         noun = self.phrase(self.concept("NOUN"), self.pick(["object", "plural"]))
         return self.tongue.clause(subject, self.deed(verb), noun, self.adjuncts(*where, *when))
@@ -269,7 +247,7 @@ class _Speaker:
     def quality(self) -> list[Token]:
         noun, adjective = self.concept("NOUN"), self.concept("ADJ")
         subject = self.tongue.noun_phrase(self.content(noun))
-        grade = [self.tongue.adposition("with", self.number(adjective))] if self.chance(0.7) else []
+        grade = [self.tongue.preposition("with", self.number(adjective))] if self.chance(0.7) else []
         predicate = [self.content(adjective, self.pick(["", "degree"]))]
         return self.tongue.clause(subject, [self.tongue.word("is")], predicate, self.adjuncts(*grade))
 
@@ -277,17 +255,19 @@ class _Speaker:
         first, second = self.concept("NOUN"), self.concept("NOUN")
         subject = [
             *self.tongue.noun_phrase(self.content(first, "plural")),
-            *self.tongue.adposition("of", self.name()),
+            *self.tongue.preposition("of", self.name()),
             self.tongue.word("and"),
             *self.tongue.noun_phrase(self.content(second)),
         ]
         return self.tongue.clause(subject, self.deed(self.concept("VERB")), self.place(), [])
 
     def lives(self) -> list[Token]:
-        neighbour = self.pick([person for person in self.world.people if person.topic == self.topic])
-        also = [(self.world.names[neighbour.index], "PROPN")]
         subject = self.pick(
-            [self.name(), [*also, (",", "PUNCT"), *self.name()], [*self.name(), self.tongue.word("and"), *also]]
+            [
+                self.name(),
+                [*self.name(), (",", "PUNCT"), *self.name()],
+                [*self.name(), self.tongue.word("and"), *self.name()],
+            ]
         )
         return self.tongue.clause(subject, [self.tongue.word("lives")], self.place(), [])
 
@@ -328,59 +308,64 @@ def document(code: str, split: str, index: int, seed: int = 0) -> str:
     return " ".join(to_text(speaker.sentence()) for _ in range(int(rng.integers(4, 8))))
 
 
+SPLIT_OF_HASH = ("validation", "test", "train", "train")
+
+
+def _draw(split: str, make: Callable[[np.random.Generator], Any], seed: int, *parts: str | int) -> Any:
+    """What `make` draws, drawn again until its hash belongs to the split, so that no two splits share an example."""
+    if split not in SPLITS:
+        raise RemBertError(f"unknown split {split!r} of a synthetic language: expected one of {', '.join(SPLITS)}")
+    rng = _rng(seed, *parts)
+    while True:
+        result = make(rng)
+        if SPLIT_OF_HASH[zlib.crc32(repr(result).encode()) % len(SPLIT_OF_HASH)] == split:
+            return result
+
+
 def tagged_sentence(code: str, split: str, index: int, seed: int = 0) -> tuple[list[str], list[str]]:
     """Tokens and universal parts of speech of one sentence. A pure function of its arguments."""
-    rng = _rng(seed, code, split, "tagged", index)
-    tokens = _Speaker(language(code, seed), int(rng.integers(TOPICS)), rng).sentence()
+    tongue = language(code, seed)
+
+    def make(rng: np.random.Generator) -> list[Token]:
+        return _Speaker(tongue, int(rng.integers(TOPICS)), rng).sentence()
+
+    tokens = _draw(split, make, seed, code, split, "tagged", index)
     return [form for form, _ in tokens], [upos for _, upos in tokens]
 
 
-def _event(rng: np.random.Generator, shared: World, topic: int, person: Person) -> Event:
-    def pick(items: Sequence[Any]) -> Any:
-        return items[int(rng.integers(len(items)))]
+def _story(
+    tongue: Language, topic: int, variant: int, kind: str, adjective: bool, rng: np.random.Generator
+) -> list[Token]:
+    """A sentence of one kind about a topic in one of two variants that share no name, city or content word."""
 
-    return Event(
-        person=person,
-        verb=pick(shared.of_topic(topic, "VERB")),
-        noun=pick(shared.of_topic(topic, "NOUN")),
-        adjective=pick(shared.of_topic(topic, "ADJ")) if rng.random() < 0.5 else None,
-        city=int(rng.integers(CITIES)) if rng.random() < 0.5 else None,
-        adverb=pick(["today", "often"]) if rng.random() < 0.5 else None,
-    )
+    def word(upos: str, form: str = "") -> Token:
+        concepts = tongue.world.of_topic(topic, upos)
+        return tongue.lexeme(concepts[int(rng.integers(len(concepts)))], variant, form)
 
-
-def _describe(tongue: Language, event: Event, synonym: int, named: bool) -> list[Token]:
-    subject = [(tongue.world.names[event.person.index], "PROPN")] if named else [tongue.word("they")]
-    adjective = None if event.adjective is None else tongue.lexeme(event.adjective, synonym)
-    verb = [tongue.lexeme(event.verb, synonym, "past")]
-    if event.adverb is not None:
-        verb = [tongue.word(event.adverb), *verb]
-    place = [] if event.city is None else tongue.adposition("in", [(tongue.world.cities[event.city], "PROPN")])
-    return tongue.clause(
-        subject, verb, tongue.noun_phrase(tongue.lexeme(event.noun, synonym, "object"), adjective), place
-    )
+    people = tongue.world.people[topic]
+    name = (people[int(rng.integers(PEOPLE))][variant], "PROPN")
+    if kind == "home":
+        place = tongue.preposition("in", [(tongue.world.cities[topic][variant], "PROPN")])
+        return tongue.clause([name], [tongue.word("lives")], place, [])
+    subject = name if kind == "deed by name" else tongue.word("they")
+    noun = tongue.noun_phrase(word("NOUN", "object"), word("ADJ") if adjective else None)
+    return tongue.clause([subject], [word("VERB", "past")], noun, [])
 
 
 def sentence_pair(code: str, split: str, index: int, seed: int = 0) -> tuple[str, str, int]:
-    """Two sentences and 1 if they describe the same event, else 0. A pure function of its arguments.
+    """Two sentences and 1 if they are about the same topic, else 0. A pure function of its arguments.
 
-    The second sentence uses the other synonym of every content word. In a pair labelled 0 the deed and its object are of
-    another topic while name, place and adverb are kept, so the shared names say nothing about the label.
+    The sentences share no name, city or content word: they use different names of people and different synonyms. Only one
+    who knows what belongs together can tell. Kind and length of the sentences are independent of the label.
     """
-    rng = _rng(seed, code, split, "pair", index)
     tongue = language(code, seed)
-    topic = int(rng.integers(TOPICS))
-    person = tongue.world.people[int(rng.integers(len(tongue.world.people)))]
-    event = _event(rng, tongue.world, topic, person)
-    label = int(rng.integers(2))
-    other = event
-    if not label:
-        drawn = _event(rng, tongue.world, (topic + int(rng.integers(1, TOPICS))) % TOPICS, person)
-        adjective = drawn.adjective or tongue.world.of_topic(drawn.noun.topic, "ADJ")[0]
-        other = dataclasses.replace(
-            event, verb=drawn.verb, noun=drawn.noun, adjective=None if event.adjective is None else adjective
-        )
-    synonym = int(rng.integers(2))
-    first = _describe(tongue, event, synonym, named=True)
-    second = _describe(tongue, other, 1 - synonym, named=bool(rng.integers(2)))
-    return to_text(first), to_text(second), label
+
+    def make(rng: np.random.Generator) -> tuple[str, str, int]:
+        topic, label, variant = int(rng.integers(TOPICS)), int(rng.integers(2)), int(rng.integers(2))
+        other = topic if label else (topic + int(rng.integers(1, TOPICS))) % TOPICS
+        first = _story(tongue, topic, variant, "deed by name", bool(rng.integers(2)), rng)
+        kind = ("deed by name", "deed", "home")[int(rng.integers(3))]
+        second = _story(tongue, other, 1 - variant, kind, bool(rng.integers(2)), rng)
+        return to_text(first), to_text(second), label
+
+    return _draw(split, make, seed, code, split, "pair", index)

@@ -12,6 +12,7 @@ from tensorflow_datasets.core.dataset_builders import conll
 
 from rembert_jax.data import synthetic, synthetic_tfds
 from rembert_jax.data.synthetic import LANGUAGES, UPOS, document, language, sentence_pair, tagged_sentence
+from rembert_jax.tasks.datasets import to_python
 
 CODES = tuple(LANGUAGES)
 MAKERS = (document, tagged_sentence, sentence_pair)
@@ -28,11 +29,12 @@ def test_pure_function_of_its_arguments(make, code):
     assert first not in others
 
 
-@pytest.mark.parametrize("make", [document, sentence_pair])
-def test_splits_do_not_overlap(make):
-    train = {make("qaa", "train", i) for i in range(400)}
-    held_out = {make("qaa", split, i) for split in ("validation", "test") for i in range(100)}
-    assert len(train & held_out) <= 2 and len(train) > 390
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("make", [tagged_sentence, sentence_pair])
+def test_labelled_splits_share_no_example(make, code):
+    train, validation, test = ({repr(make(code, split, i)) for i in range(300)} for split in synthetic.SPLITS)
+    assert not train & validation and not train & test and not validation & test
+    assert min(map(len, (train, validation, test))) > 100
 
 
 def test_documents_fill_four_to_seven_sentences():
@@ -103,22 +105,9 @@ def test_verb_stands_where_the_word_order_says(code, verb):
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_modifiers_stand_where_the_grammar_says(code):
-    spec, tongue = LANGUAGES[code], language(code, 0)
-    adjective_before, article, place_before = [], 0, []
-    for i in range(1200):
-        tokens, tags = tagged_sentence(code, "train", i)
-        article += "DET" in tags
-        for first, second in zip(range(len(tags)), range(1, len(tags)), strict=False):
-            pair = (tags[first], tags[second])
-            if pair in (("ADJ", "NOUN"), ("NOUN", "ADJ")) and "AUX" not in tags:
-                adjective_before.append(pair[0] == "ADJ")
-        place = tongue.function["in"]
-        if place in tokens and tags.count("PROPN") == 1:
-            place_before.append(tokens.index(place) < tags.index("PROPN"))
-    assert len(adjective_before) > 10 and set(adjective_before) == {spec.adjective_first}
-    assert len(place_before) > 10 and set(place_before) == {spec.prepositions}
-    assert (article > 0) == spec.articles
+def test_articles_only_where_the_grammar_has_them(code):
+    tags = {tag for i in range(100) for tag in tagged_sentence(code, "train", i)[1]}
+    assert ("DET" in tags) == LANGUAGES[code].articles
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -174,46 +163,54 @@ def test_pair_labels_are_balanced(code):
     assert set(labels) == {0, 1} and abs(sum(labels) - 200) < 50  # Five standard deviations.
 
 
-@pytest.mark.parametrize("code", CODES)
-def test_second_sentence_repeats_no_content_word(code):
+def _topics(code):
+    """Surface form of a content word, name or city to the topics it belongs to."""
     tongue = language(code, 0)
-    content = {stem for pair in tongue.synonyms.values() for stem in pair}
-    content |= {tongue.lexeme(c, s, f)[0] for c in tongue.world.concepts for s in (0, 1) for f in ("object", "past")}
-    for i in range(300):
-        first, second, _ = sentence_pair(code, "train", i)
-        one, other = ([word for word in re.findall(r"\w+", text) if word in content] for text in (first, second))
-        assert len(one) >= 2 and len(other) >= 2
-        assert not set(one) & set(other)
-        names = [{word for word in re.findall(r"\w+", text) if word[0].isupper()} for text in (first, second)]
-        assert names[0] and names[1] <= names[0]  # Names never tell the label.
-
-
-def _deed(tongue, text):
-    """Concepts that the words of a sentence may mean."""
-    meaning = defaultdict(set)
+    topics = defaultdict(set)
     for concept in tongue.world.concepts:
         for synonym in (0, 1):
             for form in ("", "object", "past"):
-                meaning[tongue.lexeme(concept, synonym, form)[0]].add(concept.topic)
-    topics = [meaning[word] for word in re.findall(r"\w+", text) if word in meaning]
-    return set.intersection(*topics)
+                topics[tongue.lexeme(concept, synonym, form)[0]].add(concept.topic)
+    for topic, (people, cities) in enumerate(zip(tongue.world.people, tongue.world.cities, strict=True)):
+        for name in (*cities, *(name for person in people for name in person)):
+            topics[name].add(topic)
+    return topics
+
+
+def _known_words(code, text):
+    topics = _topics(code)
+    return {word: topics[word] for word in re.findall(r"\w+", text) if word in topics}
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_labels_say_whether_the_deed_is_the_same(code):
-    tongue = language(code, 0)
+def test_sentences_of_a_pair_share_no_name_and_no_content_word(code):
     for i in range(200):
-        first, second, label = sentence_pair(code, "train", i)
-        assert bool(_deed(tongue, first) & _deed(tongue, second)) == bool(label)
+        first, second = (_known_words(code, text) for text in sentence_pair(code, "train", i)[:2])
+        assert first and second and not set(first) & set(second)
 
 
-def test_word_overlap_does_not_tell_the_label():
-    overlap = defaultdict(list)
+@pytest.mark.parametrize("code", CODES)
+def test_labels_say_whether_the_topic_is_the_same(code):
+    for i in range(200):
+        *texts, label = sentence_pair(code, "train", i)
+        first, second = (set.intersection(*_known_words(code, text).values()) for text in texts)
+        assert len(first) == len(second) == 1
+        assert (first == second) == bool(label)
+
+
+def test_second_sentences_name_somebody_in_two_cases_of_three():
+    named = [any(word[0].isupper() for word in sentence_pair("qaa", "train", i)[1].split()) for i in range(300)]
+    assert abs(np.mean(named) - 2 / 3) < 0.11  # Four standard deviations.
+
+
+def test_length_and_word_overlap_do_not_tell_the_label():
+    found = defaultdict(list)
     for i in range(600):
         first, second, label = sentence_pair("qaa", "train", i)
-        one, other = (set(re.findall(r"\w+", text)) for text in (first, second))
-        overlap[label].append(len(one & other))
-    assert abs(np.mean(overlap[0]) - np.mean(overlap[1])) < 0.3
+        one, other = first.split(), second.split()
+        found[label].append((len(one), len(other), len(set(one) & set(other))))
+    means = {label: np.mean(rows, axis=0) for label, rows in found.items()}
+    assert np.all(np.abs(means[0] - means[1]) < 0.3)
 
 
 def test_unknown_language_lists_the_known_ones():
@@ -251,10 +248,7 @@ def small_sets(monkeypatch):
 def test_written_examples_come_back(tmp_path, small_sets, name):
     synthetic_tfds.prepare(f"{name}/qaa", str(tmp_path))
     builder = tfds.builder(f"{name}/qaa", data_dir=str(tmp_path))
-    records = [
-        {key: synthetic_tfds.to_python(value) for key, value in record.items()}
-        for record in builder.as_data_source("train")
-    ]
+    records = [{key: to_python(value) for key, value in record.items()} for record in builder.as_data_source("train")]
     assert len(records) == 6
     if name == "synthetic_pos":
         found = [(record["tokens"], [UPOS[tag] for tag in record["upos"]]) for record in records]
@@ -276,3 +270,10 @@ def test_sets_are_written_once(tmp_path, small_sets):
     files = {path: path.stat().st_mtime_ns for path in pathlib.Path(tmp_path).rglob("*") if path.is_file()}
     synthetic_tfds.prepare("synthetic_pos/qac", str(tmp_path))
     assert files == {path: path.stat().st_mtime_ns for path in pathlib.Path(tmp_path).rglob("*") if path.is_file()}
+
+
+def test_empty_data_folder_is_tfds_own(tmp_path, small_sets, monkeypatch):
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "own"))
+    monkeypatch.chdir(tmp_path)
+    synthetic_tfds.prepare("synthetic_pos/qad", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
