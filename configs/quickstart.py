@@ -44,7 +44,7 @@ def _pretraining(smoke: bool) -> dict:
             "initializer_range": 0.1,  # About 1/sqrt(hidden_size), as 0.02 is for a model of RemBERT's width.
         },
         "execution": {"scan_layers": False},
-        "tokenizer": {"vocab_size": 660, "sample_sentences": 5000, "character_coverage": 1.0},
+        "tokenizer": {"vocab_size": 660, "sample_sentences": 1000 if smoke else 5000, "character_coverage": 1.0},
         "data": {
             "source": "synthetic",
             "languages": LANGUAGES,
