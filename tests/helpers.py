@@ -29,8 +29,10 @@ class NumberTokenizer:
     space_token_id = None
     vocab_size = 400
 
-    def encode(self, text: str) -> list[int]:
-        return [int(number) for number in re.findall(r"\d+", text)]
+    def encode(self, text: str, add_special_tokens: bool = True, *, split_special_tokens: bool = False) -> list[int]:
+        assert split_special_tokens, "the package reads text, in which the names of special pieces are plain"
+        ids = [int(number) for number in re.findall(r"\d+", text)]
+        return [self.cls_token_id, *ids, self.sep_token_id] if add_special_tokens else ids
 
     def special_ids(self) -> np.ndarray:
         return np.arange(5, dtype=np.int32)

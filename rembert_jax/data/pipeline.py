@@ -143,7 +143,8 @@ class _Encode(grain.transforms.Map):
     tokenizer: RemBertTokenizer
 
     def map(self, element: str) -> list[int]:
-        return self.tokenizer.encode(element)
+        # The names of special pieces are plain text in a corpus.
+        return self.tokenizer.encode(element, add_special_tokens=False, split_special_tokens=True)
 
 
 class _Records:

@@ -120,6 +120,10 @@ class Task(abc.ABC):
             )
         return int(label)
 
+    def encode(self, text: str) -> list[int]:
+        """Piece ids of a text without [CLS] and [SEP]; the names of special pieces are plain text in it."""
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
     def pad(self, ids: Sequence[int], types: Sequence[int]) -> Features:
         """Token ids and types filled up to `max_length` with padding."""
         length = self.config.max_length

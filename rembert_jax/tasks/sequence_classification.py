@@ -23,7 +23,7 @@ class SequenceClassification(Task):
 
     def features(self, example: Example) -> Features:
         """`labels` is a scalar."""
-        texts = [self.tokenizer.encode(example[field]) for field in self.config.text_fields]
+        texts = [self.encode(example[field]) for field in self.config.text_fields]
         cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         if len(texts) == 1:
             ids = [cls, *texts[0][: self.config.max_length - 2], sep]

@@ -25,7 +25,7 @@ class TokenClassification(Task):
         """`labels` is [max_length]."""
         ids, labels = [self.tokenizer.cls_token_id], [IGNORED_LABEL]
         for word, label in self._tagged_words(example):
-            pieces = self._encode(word)
+            pieces = self._word_pieces(word)
             ids += pieces
             labels += [label, *[IGNORED_LABEL] * (len(pieces) - 1)]
         room = self.config.max_length - 1
@@ -34,8 +34,8 @@ class TokenClassification(Task):
         filled[: len(labels)] = labels
         return {**self.pad(ids, [0] * len(ids)), "labels": filled}
 
-    def _encode(self, word: str) -> list[int]:
-        pieces = self.tokenizer.encode(word)
+    def _word_pieces(self, word: str) -> list[int]:
+        pieces = self.encode(word)
         if len(pieces) > 1 and pieces[0] == self.tokenizer.space_token_id:
             return pieces[1:]
         # A word that vanishes in normalisation still takes a place, so that tags stay aligned.

@@ -1,6 +1,16 @@
 """Tokenizers and vocabulary training."""
 
-from rembert_jax.tokenization.tokenizer import RemBertTokenizer, TokenizerError
+from rembert_jax.tokenization.batch import BatchEncoding
+from rembert_jax.tokenization.fast import RemBertTokenizerFast
+from rembert_jax.tokenization.model_file import TokenizerError
+from rembert_jax.tokenization.tokenizer import RemBertTokenizer
 from rembert_jax.tokenization.vocabulary import VocabularyError, train_vocabulary
 
-__all__ = ["RemBertTokenizer", "TokenizerError", "VocabularyError", "train_vocabulary"]
+__all__ = [
+    "BatchEncoding",
+    "RemBertTokenizer",
+    "RemBertTokenizerFast",
+    "TokenizerError",
+    "VocabularyError",
+    "train_vocabulary",
+]

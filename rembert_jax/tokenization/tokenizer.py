@@ -2,112 +2,122 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pathlib
-import unicodedata
+import re
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import sentencepiece
 
-from rembert_jax.errors import RemBertError
+from rembert_jax.tokenization import saved
+from rembert_jax.tokenization.base import VOCABULARY_FILE, TokenizerBase, Words
+from rembert_jax.tokenization.batch import CallOptions, Segment
+from rembert_jax.tokenization.inputs import explain_text
+from rembert_jax.tokenization.model_file import TokenizerError, read_model
+from rembert_jax.tokenization.saved import TokenizerSettings
 
-VOCABULARY_FILE = "sentencepiece.model"
-SPECIAL_PIECES = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-# Released models call padding and unknown by SentencePiece's own names.
-ALTERNATIVE_PIECES = {"pad": "<pad>", "unk": "<unk>"}
-WORD_START = "\u2581"  # SentencePiece's mark for a space.
-# Scripts written without spaces, as their letters' Unicode names begin; Chinese is CJK.
-UNSPACED_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
-
-
-class TokenizerError(RemBertError):
-    """A vocabulary file cannot be used."""
+# Unicode's White_Space, which the fast tokenizer strips before [MASK]; Python's own notion has four characters more.
+SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 
 
-def _begins_word(piece: str) -> bool:
-    if piece.startswith(WORD_START):
-        return True
-    category = unicodedata.category(piece[0])
-    # Vowel signs and other marks (M), and signs that repeat or lengthen (Lm), go on with the letter before them.
-    unspaced = category == "Lo" and unicodedata.name(piece[0], "").startswith(UNSPACED_SCRIPTS)
-    return unspaced or category[0] in "PS"
+class RemBertTokenizer(TokenizerBase):
+    """SentencePiece's own pieces, exactly; see the base class for attributes and methods."""
 
-
-class RemBertTokenizer:
-    """Plain SentencePiece pieces between [CLS] and [SEP].
-
-    The ids of the special pieces are read from the model file, never assumed.
-
-    Attributes:
-      model_file: where the vocabulary was read from.
-      sha256: hash of the vocabulary file; checkpoints carry it, so that a model never meets another vocabulary.
-      vocab_size: number of pieces.
-      pad_token_id, unk_token_id, cls_token_id, sep_token_id, mask_token_id: ids of the special pieces.
-      space_token_id: id of the piece that is a space and nothing else; None where there is none.
-    """
-
-    def __init__(self, model_file: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], settings: TokenizerSettings | None = None) -> None:
         """Reads a SentencePiece `.model` file, or the one named `sentencepiece.model` in a folder.
 
+        Without `settings` those saved in the folder are read, if it is one.
+
         Raises:
-          TokenizerError: if the file is missing, is no SentencePiece model, or lacks a special piece.
+          TokenizerError: if the file is missing, is no SentencePiece model, or lacks a special piece; or if settings ask
+            to change letters, which SentencePiece does not do.
         """
-        path = pathlib.Path(model_file)
-        self.model_file = path / VOCABULARY_FILE if path.is_dir() else path
-        if not self.model_file.is_file():
-            raise TokenizerError(f"{self.model_file}: no such vocabulary; expected a SentencePiece .model file")
-        proto = self.model_file.read_bytes()
-        self.sha256 = hashlib.sha256(proto).hexdigest()
-        if not proto:
-            raise TokenizerError(f"{self.model_file}: the file is empty; expected a SentencePiece .model file")
+        place = pathlib.Path(path)
+        if settings is None:
+            settings = saved.read_settings(place) if place.is_dir() else TokenizerSettings()
+        self.model_file = place / VOCABULARY_FILE if place.is_dir() else place
+        if settings.do_lower_case or settings.keep_accents is False:
+            raise TokenizerError(
+                f"{place}: do_lower_case={bool(settings.do_lower_case)}, keep_accents={settings.keep_accents is not False}: "
+                "SentencePiece changes neither letters nor accents; use RemBertTokenizerFast"
+            )
+        self._model = read_model(self.model_file)
+        self.sha256, self._prefix = self._model.sha256, self._model.prefix
+        self._open()
+        self.vocab_size = self.pieces.get_piece_size()
+        ids, p = range(self.vocab_size), self.pieces
+        self._control = frozenset(i for i in ids if p.is_control(i) or p.is_unknown(i))
+        self._unused = frozenset(i for i in ids if p.is_unused(i))
+        self._bytes = {i for i in ids if p.is_byte(i)}
+        self._finish(settings)
+        names = {p.id_to_piece(i) for i in self._special}
+        # The longest first, so that none hides another that it begins.
+        self._in_text = re.compile("|".join(map(re.escape, sorted(names, key=lambda name: (-len(name), name)))))
+
+    def _open(self) -> None:
+        assert self._model is not None
+        self.pieces: sentencepiece.SentencePieceProcessor = self._model.processor()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in super().__getstate__().items() if key != "pieces"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
+
+    def _find(self, piece: str) -> int | None:
+        found = self.pieces.piece_to_id(piece)
+        return found if self.pieces.id_to_piece(found) == piece else None
+
+    def _list_pieces(self) -> list[str]:
+        return cast(list[str], self.pieces.id_to_piece(list(range(self.vocab_size))))
+
+    def _plain_ids(self, text: str) -> list[int]:
+        if not isinstance(text, str):
+            raise explain_text([text])
         try:
-            self.pieces = sentencepiece.SentencePieceProcessor(model_proto=proto)
+            return self.pieces.encode(text)
         except RuntimeError as error:
-            raise TokenizerError(f"{self.model_file}: not a SentencePiece model ({error})") from error
-        self.vocab_size: int = self.pieces.get_piece_size()
-        self.pad_token_id = self._special("pad")
-        self.unk_token_id = self._special("unk")
-        self.cls_token_id = self._special("cls")
-        self.sep_token_id = self._special("sep")
-        self.mask_token_id = self._special("mask")
-        space = self.pieces.piece_to_id(WORD_START)
-        self.space_token_id: int | None = None if space == self.unk_token_id else space
+            raise explain_text([text], error) from None
 
-    def _special(self, name: str) -> int:
-        for piece in (SPECIAL_PIECES[name], ALTERNATIVE_PIECES.get(name)):
-            if piece is not None and self.pieces.id_to_piece(self.pieces.piece_to_id(piece)) == piece:
-                return self.pieces.piece_to_id(piece)
-        raise TokenizerError(
-            f"{self.model_file}: the piece {SPECIAL_PIECES[name]} is missing; train the vocabulary with "
-            "rembert_jax.tokenization.train_vocabulary, or use RemBERT's own"
-        )
+    def _segments(self, texts: Sequence[str] | Sequence[Words], options: CallOptions) -> list[Segment]:
+        if options.return_offsets_mapping:
+            raise TokenizerError("return_offsets_mapping: this tokenizer gives none; use RemBertTokenizerFast")
+        split = options.split_special_tokens
+        if options.is_split_into_words:
+            return [Segment([i for word in words for i in self._ids(word, split)]) for words in texts]
+        lines = cast(Sequence[str], texts)
+        # SentencePiece works on a list in several threads.
+        plain = [i for i, line in enumerate(lines) if split or not self._in_text.search(line)]
+        try:
+            found = dict(zip(plain, self.pieces.encode([lines[i] for i in plain]), strict=True))
+        except (RuntimeError, TypeError) as error:
+            raise explain_text(lines, error) from None
+        return [Segment(found[i] if i in found else self._ids(line, split)) for i, line in enumerate(lines)]
 
-    def encode(self, text: str) -> list[int]:
-        """Piece ids of `text`, without special pieces."""
-        return self.pieces.encode(text)
+    def _ids(self, text: str, split: bool) -> list[int]:
+        """Ids of a text in which the names of special pieces stand for these; [MASK] takes the space to its left."""
+        if split:
+            return self._plain_ids(text)
+        ids, at = [], 0
+        for match in self._in_text.finditer(text):
+            before, name = text[at : match.start()], match.group()
+            ids += self._plain_ids(before.rstrip(SPACES) if name == self.mask_token else before) if before else []
+            ids.append(cast(int, self._find(name)))
+            at = match.end()
+        return ids + self._plain_ids(text[at:])
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of piece ids; control pieces such as [CLS] and padding disappear."""
-        return self.pieces.decode([int(i) for i in ids])
-
-    def special_ids(self) -> np.ndarray:
-        """Sorted ids that are never masked and never drawn as replacement.
-
-        They are the five special pieces, of whatever type in the model file, and control, unknown and unused pieces.
-        """
-        p = self.pieces
-        others = [i for i in range(self.vocab_size) if p.is_control(i) or p.is_unknown(i) or p.is_unused(i)]
-        named = [self.pad_token_id, self.unk_token_id, self.cls_token_id, self.sep_token_id, self.mask_token_id]
-        return np.union1d(others, named).astype(np.int32)
+    def _concatenate(self, pieces: list[str]) -> str:
+        if not self._bytes:
+            return super()._concatenate(pieces)
+        # A byte is called "<0x41>"; neighbours make a character together.
+        is_byte = [self._find(piece) in self._bytes for piece in pieces]
+        parts = [bytes([int(p[1:-1], 16)]) if byte else p.encode() for p, byte in zip(pieces, is_byte, strict=True)]
+        return b"".join(parts).decode("utf-8", "replace")
 
     def starts_word(self) -> np.ndarray:
-        """For each id whether the piece begins a word: [vocab_size] bool.
-
-        A word begins after a space, at punctuation and symbols, and with each piece of a script written without spaces.
-        """
-        starts = np.array([_begins_word(self.pieces.id_to_piece(i)) for i in range(self.vocab_size)])
-        starts[[i for i in range(self.vocab_size) if self.pieces.is_byte(i)]] = False  # Called "<0x41>".
-        starts[self.special_ids()] = False  # Called "[PAD]".
+        starts = super().starts_word()
+        starts[list(self._bytes)] = False
         return starts

@@ -13,7 +13,9 @@ import numpy as np
 import sentencepiece
 
 from rembert_jax.errors import RemBertError
-from rembert_jax.tokenization.tokenizer import SPECIAL_PIECES
+from rembert_jax.tokenization.base import SPECIAL_PIECES
+from rembert_jax.tokenization.model_file import trust
+from rembert_jax.tokenization.saved import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -117,9 +119,8 @@ def train_vocabulary(
         )
     except RuntimeError as error:
         raise _explain(str(error), vocab_size) from error
-    partial = target.with_suffix(".partial")
-    partial.write_bytes(model.getvalue())
-    partial.replace(target)
+    write_file(target, model.getvalue())
+    trust(model.getvalue())  # Made here, so it need not be tried out in another process.
     logger.info("wrote a vocabulary of %d pieces to %s", vocab_size, target)
 
 

@@ -19,7 +19,7 @@ from rembert_jax.data import mixture, pipeline
 from rembert_jax.errors import RemBertError
 from rembert_jax.tasks.datasets import check_examples
 from rembert_jax.tokenization import RemBertTokenizer, train_vocabulary
-from rembert_jax.tokenization.tokenizer import VOCABULARY_FILE
+from rembert_jax.tokenization.base import VOCABULARY_FILE
 from rembert_jax.tokenization.vocabulary import sample_sentences
 from rembert_jax.training import checkpoint, settings
 from rembert_jax.training.optimizer import learning_rate_schedule

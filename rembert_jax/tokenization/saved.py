@@ -1,0 +1,198 @@
+"""`tokenizer_config.json` and `special_tokens_map.json`: what is read from them, checked, and what is written.
+
+These files come from strangers too. Only the keys below are looked at, each with its type; nothing else of a file reaches
+a constructor. Keys that other programs write for themselves are passed over, unknown ones are logged.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import logging
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from rembert_jax.tokenization.model_file import TokenizerError, read_file
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_FILE = "special_tokens_map.json"
+MAX_SETTINGS_BYTES = 4 << 20
+# Other programs write "no limit" as 10**30.
+NO_LIMIT = 10**9
+
+SPECIAL_NAMES = ("pad", "unk", "cls", "sep", "mask")
+SIDES = ("right", "left")
+# Of other programs, or said by the vocabulary already.
+PASSED_OVER = {
+    "added_tokens_decoder", "additional_special_tokens", "backend", "bos_token", "clean_up_tokenization_spaces", "eos_token",
+    "extra_special_tokens", "is_local", "local_files_only", "name_or_path", "processor_class",
+    "special_tokens_map_file", "tokenizer_class", "tokenizer_file", "unk_id", "vocab_file",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerSettings:
+    """What a tokenizer is told besides its vocabulary.
+
+    Attributes:
+      do_lower_case, keep_accents: as in RemBERT's own files; None leaves it to `tokenizer.json`, and else means that text
+        is left as it is. Only the fast tokenizer can change letters.
+      add_prefix_space: None, or what the vocabulary must say.
+      model_max_length: used where a call truncates or pads to a length that it does not give.
+      padding_side, truncation_side: "right" or "left", where padding is put and what is cut.
+      special: name ("pad", "unk", "cls", "sep", "mask") to piece, where it is not one of the usual ones.
+    """
+
+    do_lower_case: bool | None = None
+    keep_accents: bool | None = None
+    add_prefix_space: bool | None = None
+    model_max_length: int | None = None
+    padding_side: Literal["right", "left"] = "right"
+    truncation_side: Literal["right", "left"] = "right"
+    special: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("padding_side", "truncation_side"):
+            if getattr(self, name) not in SIDES:
+                raise TokenizerError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(SIDES)}")
+        if self.model_max_length is not None and self.model_max_length < 1:
+            raise TokenizerError(f"model_max_length={self.model_max_length}: expected at least 1, or None for no limit")
+        if strange := sorted(set(self.special) - set(SPECIAL_NAMES)):
+            raise TokenizerError(f"special={strange}: unknown names; expected some of {', '.join(SPECIAL_NAMES)}")
+
+
+def parse_json(path: pathlib.Path, content: bytes) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+      TokenizerError: naming the file, if it is not UTF-8, not JSON, cut off, too deep, or no object.
+    """
+    try:
+        value = json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise TokenizerError(
+            f"{path}: byte {error.object[error.start]:#04x} at {error.start} is not UTF-8; save the file as UTF-8"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(
+            f"{path}: not JSON ({error}); the file is truncated or something else: get it anew"
+        ) from None
+    if not isinstance(value, dict):
+        raise TokenizerError(f"{path}: found a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, dict) and isinstance(value.get("content"), str))
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 1 and value == value // 1
+
+
+_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "do_lower_case": (_is_bool, "true or false"),
+    "keep_accents": (_is_bool, "true or false"),
+    "add_prefix_space": (_is_bool, "true or false"),
+    "remove_space": (lambda value: value is True, "true, since no RemBERT tokenizer keeps outer spaces"),
+    "split_special_tokens": (lambda value: value is False, "false; give split_special_tokens=True in the call"),
+    "model_max_length": (_is_length, "a whole number of at least 1"),
+    "padding_side": (lambda value: value in SIDES, "right or left"),
+    "truncation_side": (lambda value: value in SIDES, "right or left"),
+    **{f"{name}_token": (_is_token, 'a string, or an object with a string "content"') for name in SPECIAL_NAMES},
+}
+
+
+def _checked(path: pathlib.Path, values: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """The known keys of a file that have a value."""
+    strange = sorted(key for key, value in values.items() if value and key not in PASSED_OVER and key not in keys)
+    if strange:
+        logger.warning("%s: unknown keys are ignored: %s", path, ", ".join(strange))
+    found = {key: values[key] for key in keys if values.get(key) is not None}
+    for key, value in found.items():
+        is_right, expected = _KEYS[key]
+        if not is_right(value):
+            raise TokenizerError(f"{path}: {key}={value!r}; expected {expected}")
+    return found
+
+
+def _tokens(values: Mapping[str, Any]) -> dict[str, str]:
+    """Piece of each special name."""
+    given = {name: values.get(f"{name}_token") for name in SPECIAL_NAMES}
+    return {name: v if isinstance(v, str) else v["content"] for name, v in given.items() if v is not None}
+
+
+def read_settings(folder: pathlib.Path) -> TokenizerSettings:
+    """Settings from the two files in a folder, of which either or both may be absent.
+
+    Raises:
+      TokenizerError: naming the file, if it cannot be read, a value has a wrong type, or the two contradict each other.
+    """
+    config_file, special_file = folder / CONFIG_FILE, folder / SPECIAL_FILE
+    config: dict[str, Any] = {}
+    special: dict[str, str] = {}
+    if config_file.is_file():
+        config = _checked(config_file, parse_json(config_file, _read(config_file)), tuple(_KEYS))
+        special = _tokens(config)
+    if special_file.is_file():
+        names = tuple(f"{name}_token" for name in SPECIAL_NAMES)
+        more = _tokens(_checked(special_file, parse_json(special_file, _read(special_file)), names))
+        for name in sorted(special.keys() & more.keys()):
+            if special[name] != more[name]:
+                raise TokenizerError(
+                    f"{special_file}: {name}_token is {more[name]!r}, but {CONFIG_FILE} says {special[name]!r}; "
+                    "make them agree, or take one away"
+                )
+        special |= more
+    length = config.get("model_max_length", NO_LIMIT)
+    names = ("do_lower_case", "keep_accents", "add_prefix_space", "padding_side", "truncation_side")
+    return TokenizerSettings(
+        model_max_length=int(length) if length < NO_LIMIT else None,
+        special=special,
+        **{name: config[name] for name in names if name in config},
+    )
+
+
+def _read(path: pathlib.Path) -> bytes:
+    return read_file(path, MAX_SETTINGS_BYTES, "a JSON file of tokenizer settings")
+
+
+def write_file(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file that appears complete or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def write_settings(folder: pathlib.Path, settings: TokenizerSettings) -> list[pathlib.Path]:
+    """Writes both files, for `read_settings` and for other programs; `settings` must be complete."""
+    tokens: dict[str, Any] = {f"{name}_token": settings.special[name] for name in SPECIAL_NAMES}
+    flags = {"lstrip": True, "rstrip": False, "normalized": False, "single_word": False, "special": True}
+    # It takes the space to its left with it.
+    tokens["mask_token"] = {"__type": "AddedToken", "content": settings.special["mask"], **flags}
+    tokens |= {"bos_token": settings.special["cls"], "eos_token": settings.special["sep"]}
+    config = {
+        **copy.deepcopy(tokens),
+        "tokenizer_class": "RemBertTokenizer",
+        "do_lower_case": bool(settings.do_lower_case),
+        "keep_accents": settings.keep_accents is not False,
+        "add_prefix_space": settings.add_prefix_space is not False,
+        "remove_space": True,
+        "padding_side": settings.padding_side,
+        "truncation_side": settings.truncation_side,
+    }
+    if settings.model_max_length is not None:
+        config["model_max_length"] = settings.model_max_length
+    del tokens["mask_token"]["__type"]  # Only the first file tells what kind of object it holds.
+    for name, value in ((CONFIG_FILE, config), (SPECIAL_FILE, tokens)):
+        text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+        write_file(folder / name, f"{text}\n".encode())
+    return [folder / CONFIG_FILE, folder / SPECIAL_FILE]
