@@ -68,7 +68,7 @@ class RemBertConfig:
       layer_norm_eps: epsilon of every layer norm.
       pad_token_id, bos_token_id, eos_token_id: ids of padding, [CLS] and [SEP].
       is_decoder: causal self-attention.
-      add_cross_attention: a cross-attention sub-layer in each block; not implemented yet, so only False is accepted.
+      add_cross_attention: a cross-attention sub-layer in each block of a decoder.
       tie_word_embeddings: the coupled baseline of the paper, where one table serves as input and as output.
 
     Raises:
@@ -129,8 +129,8 @@ class RemBertConfig:
                 f"tie_word_embeddings=True needs equal sizes, found input_embedding_size={self.input_embedding_size} "
                 f"and output_embedding_size={self.output_embedding_size}; make them equal or untie the tables"
             )
-        if self.add_cross_attention:
-            raise RemBertError("add_cross_attention=True: cross-attention is not implemented; set it to False")
+        if self.add_cross_attention and not self.is_decoder:
+            raise RemBertError("add_cross_attention=True is for decoders; set is_decoder=True as well")
 
     @property
     def head_dim(self) -> int:
@@ -203,6 +203,8 @@ class RemBertConfig:
         )
         attention = 4 * (h * h + h) + 2 * h
         feed_forward = (h * f + f) + (f * h + h) + 2 * h
+        if self.add_cross_attention:
+            attention *= 2
         counts = {
             "input_embedding": (self.vocab_size + self.max_position_embeddings + self.type_vocab_size) * e_in
             + 2 * e_in,

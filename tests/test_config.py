@@ -85,7 +85,7 @@ def test_closed_form_counts_equal_those_of_the_modules(config):
         ({"initializer_range": 0.0}, r"initializer_range=0\.0: expected a positive number"),
         ({"layer_norm_eps": -1e-12}, "layer_norm_eps=-1e-12: expected a positive number"),
         ({"tie_word_embeddings": True}, "input_embedding_size=256 and output_embedding_size=1664; make them equal"),
-        ({"add_cross_attention": True}, "add_cross_attention=True: cross-attention is not implemented"),
+        ({"add_cross_attention": True}, "add_cross_attention=True is for decoders; set is_decoder=True"),
     ],
 )
 def test_wrong_values_are_refused_by_name(changes, message):

@@ -1,4 +1,4 @@
-"""The Transformer encoder: projection from the input embedding, then post-LN blocks, scanned or unrolled."""
+"""The Transformer: projection from the input embedding, then post-LN blocks, scanned or unrolled."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from rembert_jax.config import Execution, RemBertConfig
-from rembert_jax.modeling.attention import SelfAttention
+from rembert_jax.modeling.attention import AttentionMask, CrossAttention, SelfAttention
+from rembert_jax.modeling.cache import LayerCache
 from rembert_jax.modeling.layers import ACTIVATION_FUNCTIONS, Dense, LayerNorm
 
 REMAT_POLICIES = {
@@ -20,8 +22,36 @@ REMAT_POLICIES = {
 }
 
 
+class Memory(struct.PyTreeNode):
+    """What cross-attention attends to.
+
+    Attributes:
+      states: [B, S, H] output of an encoder; None where a cache holds its keys and values already.
+      mask: [B, S], False at padding.
+    """
+
+    states: Float[Array, "B S H"] | None
+    mask: Bool[Array, "B S"]
+
+
+class Kept(struct.PyTreeNode):
+    """What a block returns beside its output; None for what was not asked for. Scanned: with a leading layer axis.
+
+    Attributes:
+      hidden: [B, L, H], the block's output.
+      attentions: [B, N, L, K] probabilities of self-attention.
+      cross_attentions: [B, N, L, S] probabilities of cross-attention.
+      cache: keys and values of this call's tokens [B, L, N, D], and of the encoder's output [B, S, N, D].
+    """
+
+    hidden: jax.Array | None = None
+    attentions: jax.Array | None = None
+    cross_attentions: jax.Array | None = None
+    cache: LayerCache | None = None
+
+
 class TransformerBlock(nn.Module):
-    """Self-attention and feed-forward sub-layers, each followed by residual and layer norm (post-LN, as BERT)."""
+    """Self-attention, cross-attention (decoders only) and feed-forward sub-layers, each with residual and layer norm."""
 
     config: RemBertConfig
     execution: Execution
@@ -30,18 +60,40 @@ class TransformerBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B L H"], mask: Bool[Array, "B 1 L L"], deterministic: bool
-    ) -> tuple[Float[Array, "B L H"], tuple[Any, Any]]:
-        """Returns the block's output and, where asked for, (its output, its attention probabilities), else None."""
+        self,
+        x: Float[Array, "B L H"],
+        mask: AttentionMask,
+        deterministic: bool,
+        memory: Memory | None = None,
+        cache: LayerCache | None = None,
+    ) -> tuple[Float[Array, "B L H"], Kept]:
+        """Returns the block's output and what was asked to be kept."""
         c, e = self.config, self.execution
         dropout = nn.Dropout(c.hidden_dropout_prob)
-        attended, probabilities = SelfAttention(c, e, name="attention")(x, mask, deterministic)
+        attended, probabilities, new = SelfAttention(c, e, name="attention")(x, mask, deterministic, cache)
         x = LayerNorm(c, e, name="attention_LayerNorm")(x + dropout(attended, deterministic=deterministic))
+        cross_probabilities, cross_new = None, (None, None)
+        if c.add_cross_attention and (memory is not None or self.is_initializing()):
+            if memory is None:  # The parameters exist whether or not the first call has an encoder's output.
+                memory = Memory(states=jnp.zeros_like(x), mask=jnp.ones(x.shape[:2], bool))
+            attend = CrossAttention(c, e, name="crossattention")
+            attended, cross_probabilities, cross_new = attend(x, memory.mask, deterministic, memory.states, cache)
+            x = LayerNorm(c, e, name="crossattention_LayerNorm")(x + dropout(attended, deterministic=deterministic))
         y = Dense(c.intermediate_size, c, e, ("embed", "mlp"), name="intermediate")(x)
         y = Dense(c.hidden_size, c, e, ("mlp", "embed"), name="output")(ACTIVATION_FUNCTIONS[c.hidden_act](y))
         x = LayerNorm(c, e, name="output_LayerNorm")(x + dropout(y, deterministic=deterministic))
         x = nn.with_logical_constraint(x, ("batch", "length", "embed_activation"))
-        return x, (x if self.keep_hidden else None, probabilities if self.keep_attentions else None)
+        return x, Kept(
+            hidden=x if self.keep_hidden else None,
+            attentions=probabilities if self.keep_attentions else None,
+            cross_attentions=cross_probabilities if self.keep_attentions else None,
+            cache=None if cache is None else self._new_entries(cache, new, cross_new),
+        )
+
+    def _new_entries(self, cache: LayerCache, new: tuple[Any, Any], cross: tuple[Any, Any]) -> LayerCache:
+        if cache.cross_key is not None:  # The cache holds them already.
+            cross = (None, None)
+        return LayerCache(key=new[0], value=new[1], cross_key=cross[0], cross_value=cross[1])
 
 
 class RemBertEncoder(nn.Module):
@@ -54,12 +106,14 @@ class RemBertEncoder(nn.Module):
     def __call__(
         self,
         embeddings: Float[Array, "B L E"],
-        mask: Bool[Array, "B 1 L L"],
+        mask: AttentionMask,
         deterministic: bool = True,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
-    ) -> tuple[Float[Array, "B L H"], tuple[jax.Array, ...] | None, tuple[jax.Array, ...] | None]:
-        """Returns the last hidden state, all hidden states (projection first) or None, and all attentions or None."""
+        memory: Memory | None = None,
+        cache: LayerCache | None = None,
+    ) -> tuple[Float[Array, "B L H"], Float[Array, "B L H"], Kept]:
+        """Returns the last hidden state, the projected embeddings, and what the layers kept, stacked over layers."""
         c, e = self.config, self.execution
         x = Dense(c.hidden_size, c, e, ("embed", "embed_out"), name="embedding_hidden_mapping_in")(embeddings)
         x = nn.with_logical_constraint(x, ("batch", "length", "embed_activation"))
@@ -75,21 +129,18 @@ class RemBertEncoder(nn.Module):
                 block_class,
                 variable_axes={"params": 0},
                 split_rngs={"params": True, "dropout": True},
-                in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
+                in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
                 length=c.num_hidden_layers,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x, (hidden, attentions) = scanned(c, e, **kept, name="layer")(x, mask, deterministic)
-            hidden = None if hidden is None else tuple(hidden)
-            attentions = None if attentions is None else tuple(attentions)
-        else:
-            outputs = []
-            for i in range(c.num_hidden_layers):
-                x, output = block_class(c, e, **kept, name=f"layer_{i}")(x, mask, deterministic)
-                outputs.append(output)
-            hidden = tuple(h for h, _ in outputs) if output_hidden_states else None
-            attentions = tuple(a for _, a in outputs) if output_attentions else None
-        return x, None if hidden is None else (first, *hidden), attentions
+            x, outputs = scanned(c, e, **kept, name="layer")(x, mask, deterministic, memory, cache)
+            return x, first, outputs
+        layers = []
+        for i in range(c.num_hidden_layers):
+            own = jax.tree.map(lambda leaf, i=i: leaf[i], cache)
+            x, output = block_class(c, e, **kept, name=f"layer_{i}")(x, mask, deterministic, memory, own)
+            layers.append(output)
+        return x, first, jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
 
 def stack_layers(encoder_params: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,272 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rembert_jax import (
+    Execution,
+    KeyValueCache,
+    RemBertForCausalLM,
+    RemBertForMaskedLM,
+    RemBertForMultipleChoice,
+    RemBertForSequenceClassification,
+    RemBertModel,
+)
+from rembert_jax.errors import RemBertError
+from rembert_jax.modeling.generation import Sampling
+
+IDS = jax.ShapeDtypeStruct((2, 4), jnp.int32)
+ROUNDING = 1e-5
+
+
+@pytest.fixture(scope="module")
+def decoder_config(tiny_config):
+    return dataclasses.replace(tiny_config, is_decoder=True, add_cross_attention=True)
+
+
+@pytest.fixture(scope="module")
+def decoder(decoder_config, random_params):
+    model = RemBertForCausalLM(decoder_config)
+    return model, random_params(model, IDS)
+
+
+@pytest.fixture
+def memory(decoder_config):
+    states = np.random.default_rng(1).standard_normal((2, 3, decoder_config.hidden_size)).astype(np.float32)
+    return {"encoder_hidden_states": jnp.asarray(states), "encoder_attention_mask": jnp.array([[1, 1, 1], [1, 1, 0]])}
+
+
+PROMPTS = jnp.array([[5, 9, 40, 7], [0, 0, 30, 2]])
+MASK = jnp.array([[1, 1, 1, 1], [0, 0, 1, 1]])
+
+
+def call(model, params, ids, **inputs):
+    """`model.apply`, compiled as a whole."""
+    fixed = {name: value for name, value in inputs.items() if isinstance(value, bool)}
+    arrays = {name: value for name, value in inputs.items() if name not in fixed}
+    return jax.jit(lambda p, i, given: model.apply({"params": p}, i, **given, **fixed))(params, ids, arrays)
+
+
+# The cache.
+
+
+@pytest.mark.parametrize("parts", [[(0, 4)], [(0, 1), (1, 2), (2, 3), (3, 4)], [(0, 3), (3, 4)]])
+def test_calls_with_a_cache_equal_one_call_without(decoder, memory, parts):
+    model, params = decoder
+    whole = call(model, params, PROMPTS, attention_mask=MASK, output_attentions=True, **memory)
+    cache, logits = KeyValueCache.empty(model.config, model.execution, 2, 6), []
+    for start, stop in parts:
+        output = call(
+            model,
+            params,
+            PROMPTS[:, start:stop],
+            attention_mask=MASK[:, start:stop],
+            past_key_values=cache,
+            output_attentions=True,
+            **(memory if start == 0 else {}),  # Afterwards the cache holds it.
+        )
+        cache = output.past_key_values
+        logits.append(output.logits)
+    real = MASK > 0  # What stands at padding means nothing, and depends on what else there is.
+    np.testing.assert_allclose(jnp.concatenate(logits, axis=1)[real], whole.logits[real], atol=ROUNDING)
+    last = output.attentions[-1][:, :, -1]
+    np.testing.assert_allclose(last[..., :4], whole.attentions[-1][:, :, -1], atol=ROUNDING)
+    assert (last[..., 4:] == 0).all() and int(cache.length) == 4
+    np.testing.assert_array_equal(cache.mask, [[True] * 4 + [False] * 2, [False, False, True, True, False, False]])
+
+
+def test_a_cache_is_made_where_it_is_asked_for_and_continues_positions(decoder, memory):
+    model, params = decoder
+    first = call(model, params, PROMPTS[:, :3], use_cache=True, **memory)
+    assert first.past_key_values.room == model.config.max_position_embeddings
+    second = call(model, params, PROMPTS[:, 3:], past_key_values=first.past_key_values)
+    whole = call(model, params, PROMPTS, **memory)
+    np.testing.assert_allclose(second.logits[:, 0], whole.logits[:, 3], atol=ROUNDING)
+    assert whole.past_key_values is None
+
+
+def test_misuse_of_caches_is_refused(tiny_config, decoder, random_params):
+    model, params = decoder
+    encoder = RemBertModel(tiny_config)
+    with pytest.raises(RemBertError, match=r"is_decoder=True"):
+        encoder.apply({"params": random_params(encoder, IDS)}, PROMPTS, use_cache=True)
+    full = KeyValueCache.empty(model.config, model.execution, 2, 4)
+    full = call(model, params, PROMPTS, past_key_values=full).past_key_values
+    with pytest.raises(RemBertError, match=r"room for 4 tokens holds 4, but 1 more"):
+        model.apply({"params": params}, PROMPTS[:, :1], past_key_values=full)
+    with pytest.raises(RemBertError, match=r"cache for 13 tokens, but max_position_embeddings=12"):
+        KeyValueCache.empty(model.config, model.execution, 1, 13)
+    with pytest.raises(RemBertError, match="segment_ids"):
+        model.apply({"params": params}, PROMPTS, use_cache=True, segment_ids=PROMPTS)
+
+
+def test_misuse_of_cross_attention_is_refused(tiny_config, decoder, random_params):
+    model, params = decoder
+    with pytest.raises(RemBertError, match=r"width 5, expected hidden_size=16"):
+        model.apply({"params": params}, PROMPTS, encoder_hidden_states=jnp.zeros((2, 3, 5)))
+    plain = RemBertForCausalLM(tiny_config)
+    with pytest.raises(RemBertError, match=r"add_cross_attention=True"):
+        plain.apply({"params": random_params(plain, IDS)}, PROMPTS, encoder_hidden_states=jnp.zeros((2, 3, 16)))
+    with pytest.raises(RemBertError, match=r"set is_decoder=True"):
+        dataclasses.replace(tiny_config, add_cross_attention=True)
+
+
+def test_padding_of_the_memory_is_not_seen(decoder, memory):
+    model, params = decoder
+    changed = {**memory, "encoder_hidden_states": memory["encoder_hidden_states"].at[1, 2].add(3.0)}
+    one, other = (call(model, params, PROMPTS, **m).logits for m in (memory, changed))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_causal_model_is_a_decoder_whatever_its_config_says(tiny_config):
+    assert RemBertForCausalLM(tiny_config).config.is_decoder
+    assert not RemBertForMaskedLM(tiny_config).config.is_decoder
+
+
+# Generation.
+
+
+SAMPLED = {"do_sample": True, "rng": 7, "temperature": 1.5, "top_k": 20, "top_p": 0.95}
+
+
+@pytest.mark.parametrize(("execution", "options"), [(Execution(), SAMPLED), (Execution(scan_layers=False), {})])
+def test_cached_and_uncached_generation_agree(decoder_config, random_params, memory, execution, options):
+    model = RemBertForCausalLM(decoder_config, execution)
+    params = random_params(model, IDS)
+    options = {**options, "rng": jax.random.key(options["rng"])} if options else {}
+    options |= {"max_new_tokens": 8, "eos_token_id": -1, **memory}
+    cached, uncached = (model.generate(params, PROMPTS, MASK, use_cache=use, **options) for use in (True, False))
+    np.testing.assert_array_equal(cached, uncached)
+    assert cached.shape == (2, 12) and (cached[:, :4] == PROMPTS).all()
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_config, random_params):
+    model = RemBertForCausalLM(tiny_config)
+    return model, random_params(model, IDS)
+
+
+def test_greedy_tokens_are_the_most_probable_ones(plain):
+    model, params = plain
+    tokens = np.asarray(model.generate(params, PROMPTS[:1], max_new_tokens=5, eos_token_id=-1))
+    logits = call(model, params, jnp.asarray(tokens)).logits
+    np.testing.assert_array_equal(tokens[0, 4:], np.argmax(logits[0, 3:-1], axis=-1))
+
+
+def test_the_side_of_the_padding_does_not_matter(plain):
+    model, params = plain
+    right, right_mask = jnp.array([[30, 2, 0, 0]]), jnp.array([[1, 1, 0, 0]])
+    alone = model.generate(params, jnp.array([[30, 2]]), max_new_tokens=6, eos_token_id=-1)[0, 2:]
+    for ids, mask in ((PROMPTS[1:], MASK[1:]), (right, right_mask)):
+        np.testing.assert_array_equal(
+            model.generate(params, ids, mask, max_new_tokens=6, eos_token_id=-1)[0, 4:], alone
+        )
+
+
+def test_a_row_ends_with_its_end_token_and_the_others_go_on(plain):
+    model, params = plain
+    free = np.asarray(model.generate(params, PROMPTS, MASK, max_new_tokens=6, eos_token_id=-1))[:, 4:]
+    end = int(free[0, 2])
+    first = {row: list(free[row]).index(end) if end in free[row] else None for row in (0, 1)}
+    found = np.asarray(model.generate(params, PROMPTS, MASK, max_new_tokens=6, eos_token_id=end, pad_token_id=45))[
+        :, 4:
+    ]
+    for row, at in first.items():
+        expected = free[row] if at is None else [*free[row][: at + 1], *[45] * (5 - at)]
+        np.testing.assert_array_equal(found[row], expected)
+
+
+def test_sampling_follows_key_and_temperature(plain):
+    model, params = plain
+
+    def sample(seed, **options):
+        return model.generate(
+            params,
+            PROMPTS,
+            MASK,
+            max_new_tokens=8,
+            do_sample=True,
+            rng=jax.random.key(seed),
+            eos_token_id=-1,
+            **options,
+        )
+
+    greedy = model.generate(params, PROMPTS, MASK, max_new_tokens=8, eos_token_id=-1)
+    np.testing.assert_array_equal(sample(0), sample(0))
+    assert (sample(0) != sample(1)).any()
+    np.testing.assert_array_equal(sample(0, temperature=1e-4), greedy)
+    np.testing.assert_array_equal(sample(0, top_k=1), greedy)
+    np.testing.assert_array_equal(sample(0, top_p=1e-6), greedy)
+
+
+def test_filters_of_a_worked_example():
+    logits = jnp.log(jnp.array([[0.1, 0.4, 0.2, 0.3]]))
+
+    def kept(**options):
+        filtered = Sampling(jnp.float32(1.0), do_sample=True, **options).filtered(logits)
+        return np.flatnonzero(np.isfinite(filtered[0])).tolist()
+
+    assert kept(top_k=2) == [1, 3]
+    assert kept(top_p=0.39) == [1]
+    assert kept(top_p=0.41) == [1, 3]  # 0.4 alone does not reach it.
+    assert kept(top_p=0.71) == [1, 2, 3]
+    assert kept(top_k=3, top_p=0.5) == [1, 3]  # 0.4 of 0.9 is 0.44.
+    np.testing.assert_allclose(Sampling(jnp.float32(2.0), do_sample=True).filtered(logits), logits / 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": 9}, "a prompt of 4 tokens and max_new_tokens=9 exceed max_position_embeddings=12"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"max_new_tokens": 1, "do_sample": True}, "rng=jax.random.key"),
+        ({"max_new_tokens": 1, "temperature": 0.0}, "temperature=0.0"),
+        ({"max_new_tokens": 1, "top_p": 0.0}, "top_p=0.0"),
+    ],
+)
+def test_options_without_sense_are_refused(plain, options, message):
+    model, params = plain
+    with pytest.raises(RemBertError, match=message):
+        model.generate(params, PROMPTS, **options)
+
+
+# The other heads of the family.
+
+
+def test_choices_are_scored_one_by_one(tiny_config, random_params):
+    ids = jnp.array([[[5, 9, 7], [5, 9, 8], [5, 2, 0]], [[6, 1, 7], [6, 9, 8], [6, 2, 0]]])
+    mask = (ids > 0).astype(jnp.int32)
+    model = RemBertForMultipleChoice(tiny_config)
+    params = random_params(model, ids)
+    logits = call(model, params, ids, attention_mask=mask).logits
+    single = RemBertForSequenceClassification(tiny_config, num_labels=1)
+    for row in range(2):
+        alone = call(single, params, ids[row], attention_mask=mask[row]).logits[:, 0]
+        np.testing.assert_allclose(logits[row], alone, atol=ROUNDING)
+    with pytest.raises(RemBertError, match=r"\[batch, choices, length\]"):
+        model.apply({"params": params}, ids[0])
+
+
+@pytest.mark.parametrize("new_size", [40, 50])
+@pytest.mark.parametrize("tied", [False, True])
+def test_resizing_changes_both_tables_and_the_bias_together(tiny_config, random_params, new_size, tied):
+    width = {"output_embedding_size": tiny_config.input_embedding_size} if tied else {}
+    model = RemBertForMaskedLM(dataclasses.replace(tiny_config, tie_word_embeddings=tied, **width))
+    params = random_params(model, IDS)
+    larger, resized = model.resize_token_embeddings(params, new_size, jax.random.key(0))
+    assert larger.config.vocab_size == new_size
+    kept = min(new_size, 48)
+    words = resized["rembert"]["embeddings"]["word_embeddings"]["embedding"]
+    decoder = resized["cls"]["decoder"]
+    assert words.shape == (new_size, 8) and decoder["bias"].shape == (new_size,) and ("embedding" in decoder) != tied
+    if not tied:
+        assert decoder["embedding"].shape == (new_size, 24)
+        assert np.abs(decoder["embedding"][kept:]).max(initial=0) <= 0.04 and (decoder["bias"][kept:] == 0).all()
+        if new_size > 48:  # New rows of the two tables are drawn apart, and are no copies of each other.
+            assert np.abs(decoder["embedding"][48:, :8] - words[48:]).min() > 0
+    ids = jnp.array([[5, 9, 39]])
+    before, after = call(model, params, ids).logits, call(larger, resized, ids).logits
+    np.testing.assert_allclose(after[..., :kept], before[..., :kept], atol=ROUNDING)
+    assert after.shape[-1] == new_size
