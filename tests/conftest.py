@@ -1,10 +1,12 @@
 """Eight virtual CPU devices, strict broadcasting, run-time checks of array shapes, and a tiny model to share."""
 
 import os
+import shutil
 import zlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import filelock
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -53,6 +55,25 @@ def tiny_batch(tiny_config):
         "masked_labels": rng.integers(3, tiny_config.vocab_size, (rows, slots)).astype(np.int32),
         "masked_weights": np.array([[1, 1, 0], [1, 1, 1], [1, 0, 0], [0, 0, 0]] * 2, np.float32),
     }
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory, worker_id):
+    """From a name and a function that fills a folder to that folder, filled once for all workers of this run."""
+
+    def make(name, fill):
+        root = tmp_path_factory.getbasetemp()
+        root = root if worker_id == "master" else root.parent
+        folder, done = root / name, root / f"{name}.done"
+        with filelock.FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,11 @@ ALLOWED = {
     "errors": set(),
     "schema": {"errors"},
     "config": {"errors", "schema"},
-    "losses": set(),
+    "losses": {"errors"},
     "sharding": {"errors"},
-    "modeling": {"config", "errors"},
+    "tree": set(),
+    "interop": {"config", "errors", "schema", "tree"},
+    "modeling": {"config", "errors", "interop", "sharding", "tree"},
     "tokenization": {"errors"},
     "data": {"errors", "tokenization"},
     "tasks": {"data", "errors", "tokenization"},
@@ -27,13 +29,13 @@ ALLOWED = {
 INNER = set(ALLOWED)
 ALLOWED["training"] = INNER
 # These look at everything and nothing looks at them.
-OUTER = {"interop", "analysis", "tools"}
+OUTER = {"analysis", "tools"}
 ALLOWED |= {part: INNER | OUTER | {"training"} for part in OUTER}
 
 # Parts that run in data workers or without an accelerator, and what they must not pull in.
 WITHOUT_JAX = ("errors", "schema", "config", "tokenization", "data", "tasks", "xtreme")
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
-FRAMEWORKS = {"tensorflow", "torch", "transformers"}
+FRAMEWORKS = {"tensorflow", "torch", "transformers", "jax.experimental.jax2tf"}  # The last one imports TensorFlow.
 
 # Slow or optional packages, and the module that is written against one of them.
 LATE_IMPORTS = FRAMEWORKS | {"tensorflow_datasets", "wandb", "rembert_jax.data.synthetic_tfds"}
@@ -173,12 +175,12 @@ def test_no_module_is_called_utils():
 
 
 def test_training_starts_without_other_frameworks():
+    # Refused rather than looked for afterwards: tensorboardX takes PyTorch along wherever it is installed.
+    refused = sorted(FRAMEWORKS | {"tensorflow_datasets", "wandb"})
     code = (
-        "import sys, rembert_jax.training.trainer; "
+        f"import sys; sys.modules.update(dict.fromkeys({refused})); import rembert_jax.training.trainer; "
         "print(*sorted({name.partition('.')[0] for name in sys.modules}), sep='\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    loaded = set(done.stdout.split())
-    assert {"rembert_jax", "jax", "grain"} <= loaded
-    assert not loaded & (FRAMEWORKS | {"tensorflow_datasets", "wandb"})
+    assert {"rembert_jax", "jax", "grain"} <= set(done.stdout.split())

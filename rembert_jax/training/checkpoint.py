@@ -21,6 +21,7 @@ from orbax.checkpoint import v1 as ocp
 from rembert_jax.errors import RemBertError
 from rembert_jax.modeling.encoder import stack_layers, unstack_layers
 from rembert_jax.training.train_state import Params, TrainState
+from rembert_jax.tree import flatten, unflatten
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +31,6 @@ OUTPUT_HEAD = "cls"
 
 class CheckpointError(RemBertError):
     """A checkpoint is missing or does not fit the run."""
-
-
-def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested parameters as {"a/b/c": leaf}."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
 
 
 def _abstract(tree: Any) -> Any:
@@ -94,7 +87,7 @@ def find(path: epath.PathLike) -> pathlib.Path:
     Raises:
       CheckpointError: if there is none.
     """
-    root = pathlib.Path(path)
+    root = pathlib.Path(path).absolute()  # Orbax reads no other paths.
     if (root / "_CHECKPOINT_METADATA").is_file():
         return root
     for folder in (root / "best", root / "checkpoints", root):
@@ -118,6 +111,37 @@ def read_manifest(step_folder: pathlib.Path) -> dict[str, Any]:
     """The manifest saved with a checkpoint: resolved config, tokenizer hash, versions."""
     metadata: Any = ocp.metadata(str(step_folder))
     return dict(metadata.custom_metadata or {})
+
+
+def save_params(folder: epath.PathLike, params: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Writes parameters alone, as step 0 of a run that others can start from (`init_from`).
+
+    Args:
+      folder: of the run; must not have a checkpoint yet.
+      params: {"rembert/encoder/…": array}.
+      manifest: at least `model`, `tokenizer_sha256` and `architecture`, as in a run's own checkpoints.
+
+    Raises:
+      CheckpointError: if the folder has checkpoints.
+    """
+    target = pathlib.Path(folder).absolute() / "checkpoints" / "0"
+    if _steps(target.parent):
+        raise CheckpointError(f"{folder} holds the checkpoints of a run already; choose another folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    ocp.save_checkpointables(
+        str(target), {"state": {"params": unflatten(params)}}, custom_metadata=dict(manifest), overwrite=True
+    )
+
+
+def load_params(step_folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """The parameters of a checkpoint on the host, {"rembert/encoder/…": array}, whatever devices they were trained on."""
+    metadata: Any = ocp.metadata(str(step_folder), "state").metadata
+    tree = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata["params"])
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    with context:
+        loaded = ocp.load_checkpointables(str(step_folder), {"state": {"params": tree}})
+    return flatten(loaded["state"]["params"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +168,8 @@ def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, 
 
     Every parameter of `params` that the checkpoint holds under the same name is loaded, in the sharding it has in
     `params`, but no classifier: each task starts with its own. Of what is left over, the checkpoint may only have the
-    output head `cls` or a classifier, and the run only heads and the pooler; anything else is an error. Loading into a
-    masked LM takes the output head too. The layers may be stacked (`execution.scan_layers`) on one side only.
+    output head `cls` or a classifier, and the run only a classifier and the pooler; anything else is an error. Loading into
+    a masked LM takes the output head too. The layers may be stacked (`execution.scan_layers`) on one side only.
 
     Returns:
       The parameters and a report of what was loaded, dropped and left as initialised.
@@ -178,7 +202,12 @@ def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, 
             f"{step_folder}: only one of checkpoint and model has {', '.join(strange[:6])}"
             f"{' …' if len(strange) > 6 else ''}; make section `model` equal to the checkpoint's config.json"
         )
-    tree = _unflatten({name: _abstract(leaf) for name, leaf in loaded.items()})
+    if head := [name for name in fresh if name.startswith(f"{OUTPUT_HEAD}/")]:
+        raise CheckpointError(
+            f"{step_folder}: has no output head ({head[0]}), so masked-LM training would go on from a random one; if that is "
+            "meant, make a checkpoint with it: python -m rembert_jax.tools.convert --head masked_lm --init cls"
+        )
+    tree = unflatten({name: _abstract(leaf) for name, leaf in loaded.items()})
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     with context:
@@ -210,17 +239,6 @@ def _convert_layers(params: Params) -> Params:
 def _stored_params(step_folder: pathlib.Path) -> dict[str, tuple[int, ...]]:
     metadata: Any = ocp.metadata(str(step_folder), "state").metadata
     return {name: tuple(leaf.shape) for name, leaf in flatten(metadata["params"]).items()}
-
-
-def _unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *parents, last = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return tree
 
 
 def check_state(state: TrainState) -> None:

@@ -40,6 +40,7 @@ class Job:
 
     Attributes:
       model: the Linen module.
+      labels: names of its classes in order; None where it has none.
       objective: its summed loss.
       train_iterator: batches of this process, with `get_state`/`set_state`.
       total_steps: updates to do.
@@ -50,6 +51,7 @@ class Job:
     """
 
     model: nn.Module
+    labels: list[str] | None
     objective: Objective
     train_iterator: grain.DatasetIterator
     total_steps: int
@@ -98,6 +100,7 @@ def pretraining(
     evaluator = MaskedLMEvaluator(objective, batches, mesh, _placement(model_config, mesh))
     return Job(
         model=model,
+        labels=None,
         objective=objective,
         train_iterator=pipeline.train_batches(texts, data, tokenizer, **_process_rows(config)),
         total_steps=config.training.steps,
@@ -141,6 +144,7 @@ def fine_tuning(config: ExperimentConfig, model_config: RemBertConfig, tokenizer
     logger.info("%d training examples in %s, testing on %s", len(train), language, ", ".join(test))
     return Job(
         model=model,
+        labels=list(task.labels),
         objective=objectives.classification(model),
         train_iterator=pipeline.example_batches(train, task.features, **_process_rows(config)),
         total_steps=config.training.steps or config.training.epochs * per_epoch,

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from rembert_jax import schema, sharding
+from rembert_jax import schema, sharding, tree
 from rembert_jax.config import RemBertConfig
 from rembert_jax.data import pipeline
 from rembert_jax.tokenization import RemBertTokenizer
@@ -139,6 +139,8 @@ class _Run:
         self.first_process = jax.process_index() == 0
         self.manifest = {
             "model": model_config.to_dict(),
+            "architecture": type(job.model).__name__,
+            "labels": job.labels,
             "tokenizer_sha256": tokenizer.sha256,
             "config": schema.to_mapping(saved),
             "versions": {name: metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")},
@@ -304,7 +306,7 @@ class _Run:
             chosen = self.best.latest_step
             params = self.best.restore({"params": params}, None)["params"]
         test = self.job.test(params)
-        sizes = {name: int(np.prod(leaf.shape)) for name, leaf in checkpoint.flatten(params).items()}
+        sizes = {name: int(np.prod(leaf.shape)) for name, leaf in tree.flatten(params).items()}
         head = sum(size for name, size in sizes.items() if name.startswith(f"{checkpoint.OUTPUT_HEAD}/"))
         results: dict[str, Any] = {
             "kind": "pretraining" if self.config.data else "fine-tuning",
