@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import pathlib
 import re
@@ -11,7 +12,9 @@ import sys
 import tempfile
 from typing import Any
 
+import jax
 import numpy as np
+from orbax.checkpoint import v1 as ocp
 
 from rembert_jax.data import synthetic
 from rembert_jax.tokenization import RemBertTokenizer, train_vocabulary
@@ -135,3 +138,23 @@ def run_process(command: list[str], cache: str | pathlib.Path) -> subprocess.Com
     return subprocess.run(
         command, cwd=ROOT, env=process_environment(cache), capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def stored_state(step_folder) -> Any:
+    """The training state in a checkpoint as NumPy arrays, whatever wrote it."""
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    metadata: Any = ocp.metadata(str(step_folder), "state").metadata
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), metadata)
+    return jax.tree.map(np.asarray, ocp.load(str(step_folder), abstract, checkpointable_name="state"))
+
+
+def assert_same_trees(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=jax.tree_util.keystr(path))
+
+
+def logged_steps(workdir) -> list[int]:
+    """The steps of all training lines in the order in which they were written."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [line["step"] for line in lines if "train/loss" in line]

@@ -124,3 +124,74 @@ def test_classification_loss_of_token_labels_equals_float64():
     assert float(sums["loss"]) == pytest.approx(numpy_losses(logits, labels)[~ignored].sum(), rel=1e-6)
     assert float(sums["weight"]) == (~ignored).sum()
     assert float(sums["correct"]) == (logits.argmax(-1) == labels)[~ignored].sum()
+
+
+# The heads of the family.
+
+
+def test_next_token_loss_compares_with_the_label_behind():
+    # Odds 1:3, 1:1 and 9:1; the first label is not used, the last logits are not used, the third label is ignored.
+    logits = jnp.array([[[0.0, LN3], [0.0, 0.0], [2 * LN3, 0.0], [50.0, 0.0]]])
+    sums = losses.next_token_loss(logits, jnp.array([[1, 1, losses.IGNORED_LABEL, 0]]))
+    assert float(sums["loss"]) == pytest.approx(np.log(4 / 3) + np.log(10 / 9), rel=1e-6)
+    assert (float(sums["weight"]), float(sums["correct"])) == (2.0, 2.0)
+
+
+def test_multi_label_loss_of_a_worked_example():
+    # Probabilities 3/4, 1/2 and 1/4 of labels of which the first two apply.
+    sums = losses.multi_label_loss(jnp.array([[LN3, 0.0, -LN3]]), jnp.array([[1.0, 1.0, 0.0]]))
+    assert float(sums["loss"]) == pytest.approx(2 * np.log(4 / 3) + LN2, rel=1e-6)
+    assert float(sums["weight"]) == 3.0
+
+
+def test_multi_label_loss_is_finite_for_large_logits():
+    sums = losses.multi_label_loss(jnp.array([[200.0, -200.0]]), jnp.array([[0.0, 1.0]]))
+    assert float(sums["loss"]) == pytest.approx(400.0)
+
+
+def test_regression_loss_takes_one_number_or_several():
+    several = losses.regression_loss(jnp.array([[1.0, 2.0], [0.0, -1.0]]), jnp.array([[0.0, 4.0], [0.0, 1.0]]))
+    assert (float(several["loss"]), float(several["weight"])) == (9.0, 4.0)
+    # Broadcasting [B, 1] with [B] would compare every prediction with every target.
+    one = losses.regression_loss(jnp.array([[1.0], [5.0]]), jnp.array([2.0, 5.0]))
+    assert (float(one["loss"]), float(one["weight"])) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("width", "labels", "same_as"),
+    [
+        (1, jnp.array([2.0, 3.0]), losses.regression_loss),
+        (3, jnp.array([2, 0]), losses.classification_loss),
+        (3, jnp.array([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), losses.multi_label_loss),
+    ],
+)
+def test_the_kind_of_problem_follows_from_labels(width, labels, same_as):
+    logits = jnp.array([[0.5, -1.0, 2.0], [1.0, 0.0, -0.5]])[:, :width]
+    found, expected = losses.sequence_classification_loss(logits, labels), same_as(logits, labels)
+    assert {name: float(value) for name, value in found.items()} == {k: float(v) for k, v in expected.items()}
+
+
+def test_an_unknown_kind_of_problem_is_refused():
+    with pytest.raises(ValueError, match=r"problem_type='ranking': expected one of single_label_classification, multi"):
+        losses.sequence_classification_loss(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), "ranking")
+
+
+def test_question_answering_loss_ignores_positions_beyond_the_sequence():
+    # Row 0: start 1 of odds 1:3, end 0 of odds 1:1. Row 1: the answer lies outside. Row 2: only the end does.
+    logits = jnp.array([[0.0, LN3], [9.0, 0.0], [0.0, 0.0]])
+    sums = losses.question_answering_loss(logits, jnp.zeros((3, 2)), jnp.array([1, 2, 0]), jnp.array([0, 7, 2]))
+    starts, ends = (np.log(4 / 3) + LN2) / 2, LN2
+    assert float(sums["loss"] / sums["weight"]) == pytest.approx((starts + ends) / 2, rel=1e-6)
+    assert (float(sums["weight"]), float(sums["correct"])) == (2.0, 1.0)
+    nothing = losses.question_answering_loss(logits, logits, jnp.array([2, 3, 4]), jnp.array([2, 2, 2]))
+    assert (float(nothing["loss"]), float(nothing["weight"])) == (0.0, 0.0)
+
+
+def test_question_answering_sums_add_up_over_parts_of_a_batch():
+    rng = np.random.default_rng(1)
+    start, end = jnp.asarray(rng.standard_normal((2, 6, 5)), jnp.float32)
+    first, last = jnp.array([0, 9, 3, 4, 5, 1]), jnp.array([2, 9, 3, 4, 5, 4])  # Inside or outside together.
+    whole = losses.question_answering_loss(start, end, first, last)
+    parts = [losses.question_answering_loss(start[p], end[p], first[p], last[p]) for p in (slice(0, 2), slice(2, 6))]
+    for name in ("loss", "weight", "correct"):
+        assert float(whole[name]) == pytest.approx(sum(float(part[name]) for part in parts), rel=1e-6), name

@@ -29,6 +29,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PICKLE_FILE = "pytorch_model.bin"
 MODEL_TYPE = "rembert"
+MODEL_FILES = ("*.json", "*.safetensors", "sentencepiece.model")
+PICKLE_FILES = ("pytorch_model*.bin",)
 SHARD_BYTES = 5_000_000_000
 """Weights beyond this size are split over several files; the pre-training model (3.97 GB) is one."""
 
@@ -65,14 +67,14 @@ class ModelCard:
 
 
 def find_folder(
-    path_or_id: str | os.PathLike[str], *, revision: str | None = None, pickle: bool = False
+    path_or_id: str | os.PathLike[str], files: Sequence[str], *, revision: str | None = None
 ) -> pathlib.Path:
     """A local folder, or the downloaded copy of a repository of the hub.
 
     Args:
       path_or_id: a folder, or a repository such as "google/rembert".
+      files: patterns of what to download.
       revision: branch, tag or commit of the repository.
-      pickle: also download pickled weights.
 
     Raises:
       ModelFolderError: if it is neither, or the hub cannot be reached.
@@ -82,15 +84,23 @@ def find_folder(
         return path
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path_or_id)) or path.is_absolute() or str(path_or_id).startswith("."):
         raise ModelFolderError(f"{path_or_id}: no such folder, and no repository name such as google/rembert")
-    files = ["*.json", "*.safetensors", "sentencepiece.model"] + (["pytorch_model*.bin"] if pickle else [])
     try:
-        return pathlib.Path(huggingface_hub.snapshot_download(str(path_or_id), revision=revision, allow_patterns=files))
+        return pathlib.Path(
+            huggingface_hub.snapshot_download(str(path_or_id), revision=revision, allow_patterns=list(files))
+        )
     except Exception as error:  # Its errors have no common base: network, missing repository, no permission, full disk.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelFolderError(
             f"{path_or_id}: no folder of this name, and the hub did not give a repository of this name ({reason}); "
             "check the name and the connection, or download the files elsewhere and give their folder"
         ) from error
+
+
+def find_model(
+    path_or_id: str | os.PathLike[str], *, revision: str | None = None, allow_pickle: bool = False
+) -> pathlib.Path:
+    """`find_folder` for all files of a model, pickled weights only where they are allowed."""
+    return find_folder(path_or_id, (*MODEL_FILES, *(PICKLE_FILES if allow_pickle else ())), revision=revision)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

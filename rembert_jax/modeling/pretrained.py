@@ -78,7 +78,7 @@ class PreTrained:
         Raises:
           RemBertError: naming the file, what was found and what to change.
         """
-        folder = huggingface.find_folder(directory, revision=revision, pickle=allow_pickle)
+        folder = huggingface.find_model(directory, revision=revision, allow_pickle=allow_pickle)
         card = huggingface.read_config(folder)
         execution = execution or Execution(compute_dtype=dtype)
         model: Any = _make_model(cls, card, execution, fields)

@@ -73,7 +73,7 @@ class JaxCheckpoint(conversion.Source):
 
 
 def _open_huggingface(options: argparse.Namespace) -> Opened:
-    folder = huggingface.find_folder(options.input, revision=options.revision, pickle=options.allow_pickle)
+    folder = huggingface.find_model(options.input, revision=options.revision, allow_pickle=options.allow_pickle)
     source = huggingface.open_weights(folder, allow_pickle=options.allow_pickle)
     vocabulary = folder if (folder / VOCABULARY_FILE).is_file() else None
     card = huggingface.read_config(folder)

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> exported.Signature:
     """
     output = exported.check_new(options.output)
     PACKAGES[options.format]()  # Before the weights, which may take a minute.
-    folder = huggingface.find_folder(options.input, revision=options.revision, pickle=options.allow_pickle)
+    folder = huggingface.find_model(options.input, revision=options.revision, allow_pickle=options.allow_pickle)
     head = options.head or _stored_head(folder)
     model_class: Any = MODELS[head]
     model, params = model_class.from_pretrained(

@@ -3,12 +3,8 @@
 import itertools
 import json
 import math
-import os
 import pathlib
 import shutil
-import signal
-import subprocess
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,17 +12,14 @@ import jax
 import numpy as np
 import pytest
 from helpers import (
-    ROOT,
     TINY_PRETRAINING,
-    process_environment,
+    assert_same_trees,
+    logged_steps,
     real_tokenizer,
-    run_process,
-    train_command,
+    stored_state,
     with_changes,
 )
-from orbax.checkpoint import v1 as ocp
 
-import train
 from rembert_jax import sharding
 from rembert_jax.config import RemBertConfig
 from rembert_jax.data import synthetic_tfds
@@ -104,26 +97,6 @@ def no_training(one_device, monkeypatch) -> list[Any]:
     monkeypatch.setattr(trainer._Run, "_loop", lambda run, state: states.append(state))
     monkeypatch.setattr(trainer._Run, "_finish", lambda run, state: {})
     return states
-
-
-def _stored(step_folder) -> Any:
-    """The training state in a checkpoint as NumPy arrays, whatever wrote it."""
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    metadata: Any = ocp.metadata(str(step_folder), "state").metadata
-    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), metadata)
-    return jax.tree.map(np.asarray, ocp.load(str(step_folder), abstract, checkpointable_name="state"))
-
-
-def _assert_same(left, right):
-    assert jax.tree.structure(left) == jax.tree.structure(right)
-    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=jax.tree_util.keystr(path))
-
-
-def _raw_steps(workdir) -> list[int]:
-    """The steps of all training lines in the order in which they were written."""
-    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [line["step"] for line in lines if "train/loss" in line]
 
 
 def _steps(workdir, name) -> list[int]:
@@ -205,9 +178,9 @@ def test_interrupted_run_goes_on_with_other_settings_of_no_consequence(
     changes = {f"training.{name}": value for name, value in changes.items()} | {"data.prefetch": 1}
     results = trainer.run(with_changes(TINY_PRETRAINING, changes), workdir)
     assert results["test"] == pretrained[1]["test"]
-    _assert_same(_stored(workdir / "checkpoints" / "6"), _stored(pretrained[0] / "checkpoints" / "6"))
+    assert_same_trees(stored_state(workdir / "checkpoints" / "6"), stored_state(pretrained[0] / "checkpoints" / "6"))
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["6"]
-    assert _raw_steps(workdir) == [2, 4, 6, 4, 5, 6], "the first step after a start is logged too"
+    assert logged_steps(workdir) == [2, 4, 6, 4, 5, 6], "the first step after a start is logged too"
     assert len(checked) >= 3 + 2, "three steps, and two languages"
     assert drawn == [True], "figures come after the results"
     assert json.loads((workdir / "config.json").read_text())["training"]["log_every"] == 1
@@ -419,7 +392,7 @@ def test_non_finite_loss_stops_and_spares_the_last_checkpoint(tmp_path, one_devi
     assert lines[0]["train/loss"] == pytest.approx(math.log(300), abs=0.3), "a mean, not a sum"
     assert not math.isfinite(float(lines[1]["train/loss"]) + float(lines[1]["train/grad_norm"]))
     assert checkpoint.find(tmp_path).name == "3"
-    state = _stored(checkpoint.find(tmp_path))
+    state = stored_state(checkpoint.find(tmp_path))
     assert state["healthy"] and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state["params"]))
     assert not (tmp_path / "results.json").exists()
 
@@ -435,7 +408,7 @@ def test_non_finite_update_stops_before_anything_is_saved(tmp_path, one_device):
 
 def test_pre_training_starts_from_another_one(pretrained, tmp_path, no_training):
     trainer.run(with_changes(TINY_PRETRAINING, {"init_from": str(pretrained[0])}), tmp_path)
-    _assert_same(no_training[0].params, _stored(checkpoint.find(pretrained[0]))["params"])
+    assert_same_trees(no_training[0].params, stored_state(checkpoint.find(pretrained[0]))["params"])
 
 
 def test_accumulated_gradients_train_alike(pretrained, tmp_path, one_device):
@@ -491,12 +464,12 @@ def test_fine_tuning_keeps_the_best_development_step_also_when_interrupted(
     first.rename(moved)
     assert trainer.run(config, moved) | {"seconds": 0} == results | {"seconds": 0}
     for folder in ("best/4", "checkpoints/6"):
-        _assert_same(_stored(moved / folder), _stored(whole / folder))
+        assert_same_trees(stored_state(moved / folder), stored_state(whole / folder))
 
 
 def test_fine_tuning_starts_from_the_encoder_or_afresh(pretrained, tmp_path, no_training, small_sets, monkeypatch):
     monkeypatch.setattr(SequenceClassification, "context_free_baseline", None)  # It is for the end.
-    stored = _stored(checkpoint.find(pretrained[0]))["params"]["rembert"]["encoder"]
+    stored = stored_state(checkpoint.find(pretrained[0]))["params"]["rembert"]["encoder"]
     for key, equal in (("init_from", True), ("model_from", False)):
         trainer.run(FINE_TUNING | {key: str(pretrained[0])}, tmp_path / key)
         encoder = no_training[-1].params["rembert"]["encoder"]
@@ -508,94 +481,3 @@ def test_more_rows_than_examples_are_refused(pretrained, tmp_path, one_device, s
     config = with_changes(FINE_TUNING | {"init_from": str(pretrained[0])}, {"training.batch_size": 64})
     with pytest.raises(ValueError, match=r"training\.batch_size=64 exceeds the 40 training examples of qaa"):
         trainer.run(config, tmp_path)
-
-
-# The command line, in processes of their own.
-
-STEPS, EVERY = 120, 20
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
-def _write_config(path, **changes) -> pathlib.Path:
-    config = with_changes(TINY_PRETRAINING, changes)
-    path.write_text(f"import ml_collections\n\n\ndef get_config():\n    return ml_collections.ConfigDict({config!r})\n")
-    return path
-
-
-def test_killed_run_ends_with_the_same_parameters(tmp_path, cache):
-    changes = {"steps": STEPS, "checkpoint_every": EVERY, "eval_every": 0, "log_every": 10}
-    changes = {f"training.{key}": value for key, value in changes.items()}
-    config = _write_config(tmp_path / "config.py", **changes)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finished = run_process(train_command(config, whole), cache)
-    assert finished.returncode == 0, finished.stderr
-    assert f"step {STEPS}/{STEPS}" in finished.stderr
-
-    with (tmp_path / "killed.log").open("w") as log:
-        process = subprocess.Popen(
-            train_command(config, killed), cwd=ROOT, env=process_environment(cache), stdout=log, stderr=log
-        )
-        deadline = time.monotonic() + 200
-        while not (killed / "checkpoints" / str(EVERY) / "_CHECKPOINT_METADATA").exists():
-            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "killed.log").read_text()
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    stopped_at = int(checkpoint.find(killed).name)
-    assert EVERY <= stopped_at < STEPS
-
-    resumed = run_process(train_command(config, killed), cache)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resuming from step" in resumed.stderr
-    vocabularies = [(run / "sentencepiece.model").read_bytes() for run in (whole, killed)]
-    assert vocabularies[0] == vocabularies[1], "the text or the code changed between the two runs"
-    _assert_same(*(_stored(run / "checkpoints" / str(STEPS)) for run in (whole, killed)))
-    last = [json.loads((run / "results.json").read_text())["test"] for run in (whole, killed)]
-    assert last[0] == last[1]
-    steps = _raw_steps(killed)
-    before = len(steps) - (STEPS - stopped_at) // 10
-    assert steps[:before] == list(range(10, 10 * before + 1, 10)), "until it was killed"
-    assert steps[before:] == list(range(stopped_at + 10, STEPS + 1, 10)), "and since it was resumed"
-
-
-@pytest.mark.parametrize(
-    ("flags", "message", "own"),
-    [
-        (("--batch_size=3",), "Unknown command line flag 'batch_size'", False),
-        (
-            ("--config.optimizer.learning_rat=1",),
-            "--config.optimizer.learning_rat: the config file has no key 'learning_rat' in config.optimizer; "
-            "it has learning_rate, warmup_steps",
-            True,
-        ),
-        (("--workdir=",), "TrainingError: --workdir is empty", True),
-        (("--config.optimizer.learning_rate=-1",), "SchemaError: config.optimizer: learning_rate=-1", True),
-    ],
-)
-def test_wrong_command_line_is_explained(tmp_path, cache, flags, message, own):
-    config = _write_config(tmp_path / "config.py")
-    result = run_process(train_command(config, tmp_path / "run", *flags), cache)
-    assert result.returncode != 0
-    assert message in result.stderr
-    if own:
-        assert "Traceback" not in result.stderr and result.stderr.count("\n") <= 3
-    assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-@pytest.mark.parametrize(
-    ("error", "shown"), [(RemBertError("wrong"), True), (ValueError("shapes (3,) and (4,)"), False)]
-)
-def test_only_what_the_package_refuses_is_cut_to_one_line(monkeypatch, error, shown):
-    def run(config, workdir):
-        raise error
-
-    monkeypatch.setattr(trainer, "run", run)
-    monkeypatch.setattr(train.writers, "log_to_terminal", lambda: None)
-    monkeypatch.setattr(train, "_CONFIG", SimpleNamespace(value=SimpleNamespace(to_dict=dict)))
-    monkeypatch.setattr(train, "_WORKDIR", SimpleNamespace(value="run"))
-    with pytest.raises(SystemExit if shown else ValueError, match="RemBertError: wrong" if shown else "shapes"):
-        train.main(["train.py"])

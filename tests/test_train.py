@@ -1,0 +1,114 @@
+"""`train.py` in processes of its own."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+from types import SimpleNamespace
+
+import pytest
+from helpers import (
+    ROOT,
+    TINY_PRETRAINING,
+    assert_same_trees,
+    logged_steps,
+    process_environment,
+    run_process,
+    stored_state,
+    train_command,
+    with_changes,
+)
+
+import train
+from rembert_jax.errors import RemBertError
+from rembert_jax.training import checkpoint, trainer
+
+STEPS, EVERY = 120, 20
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
+def _write_config(path, **changes) -> pathlib.Path:
+    config = with_changes(TINY_PRETRAINING, changes)
+    path.write_text(f"import ml_collections\n\n\ndef get_config():\n    return ml_collections.ConfigDict({config!r})\n")
+    return path
+
+
+def test_killed_run_ends_with_the_same_parameters(tmp_path, cache):
+    changes = {"steps": STEPS, "checkpoint_every": EVERY, "eval_every": 0, "log_every": 10}
+    changes = {f"training.{key}": value for key, value in changes.items()}
+    config = _write_config(tmp_path / "config.py", **changes)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finished = run_process(train_command(config, whole), cache)
+    assert finished.returncode == 0, finished.stderr
+    assert f"step {STEPS}/{STEPS}" in finished.stderr
+
+    with (tmp_path / "killed.log").open("w") as log:
+        process = subprocess.Popen(
+            train_command(config, killed), cwd=ROOT, env=process_environment(cache), stdout=log, stderr=log
+        )
+        deadline = time.monotonic() + 200
+        while not (killed / "checkpoints" / str(EVERY) / "_CHECKPOINT_METADATA").exists():
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "killed.log").read_text()
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    stopped_at = int(checkpoint.find(killed).name)
+    assert EVERY <= stopped_at < STEPS
+
+    resumed = run_process(train_command(config, killed), cache)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming from step" in resumed.stderr
+    vocabularies = [(run / "sentencepiece.model").read_bytes() for run in (whole, killed)]
+    assert vocabularies[0] == vocabularies[1], "the text or the code changed between the two runs"
+    assert_same_trees(*(stored_state(run / "checkpoints" / str(STEPS)) for run in (whole, killed)))
+    last = [json.loads((run / "results.json").read_text())["test"] for run in (whole, killed)]
+    assert last[0] == last[1]
+    steps = logged_steps(killed)
+    before = len(steps) - (STEPS - stopped_at) // 10
+    assert steps[:before] == list(range(10, 10 * before + 1, 10)), "until it was killed"
+    assert steps[before:] == list(range(stopped_at + 10, STEPS + 1, 10)), "and since it was resumed"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message", "own"),
+    [
+        (("--batch_size=3",), "Unknown command line flag 'batch_size'", False),
+        (
+            ("--config.optimizer.learning_rat=1",),
+            "--config.optimizer.learning_rat: the config file has no key 'learning_rat' in config.optimizer; "
+            "it has learning_rate, warmup_steps",
+            True,
+        ),
+        (("--workdir=",), "TrainingError: --workdir is empty", True),
+        (("--config.optimizer.learning_rate=-1",), "SchemaError: config.optimizer: learning_rate=-1", True),
+    ],
+)
+def test_wrong_command_line_is_explained(tmp_path, cache, flags, message, own):
+    config = _write_config(tmp_path / "config.py")
+    result = run_process(train_command(config, tmp_path / "run", *flags), cache)
+    assert result.returncode != 0
+    assert message in result.stderr
+    if own:
+        assert "Traceback" not in result.stderr and result.stderr.count("\n") <= 3
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"), [(RemBertError("wrong"), True), (ValueError("shapes (3,) and (4,)"), False)]
+)
+def test_only_what_the_package_refuses_is_cut_to_one_line(monkeypatch, error, shown):
+    def run(config, workdir):
+        raise error
+
+    monkeypatch.setattr(trainer, "run", run)
+    monkeypatch.setattr(train.writers, "log_to_terminal", lambda: None)
+    monkeypatch.setattr(train, "_CONFIG", SimpleNamespace(value=SimpleNamespace(to_dict=dict)))
+    monkeypatch.setattr(train, "_WORKDIR", SimpleNamespace(value="run"))
+    with pytest.raises(SystemExit if shown else ValueError, match="RemBertError: wrong" if shown else "shapes"):
+        train.main(["train.py"])
