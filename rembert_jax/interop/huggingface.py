@@ -42,6 +42,7 @@ HARMLESS_KEYS = frozenset(
 )
 # Keys that older files carry under another name, or that must have this value for the model to be the one we compute.
 FIXED_KEYS = {"pruned_heads": {}, "position_embedding_type": "absolute", "embedding_dropout_prob": 0}
+ACTIVATION_ALIASES = {"swish": "silu", "gelu_python": "gelu"}
 ARCHITECTURE = re.compile(r"(TF)?(RemBert(Model|For[A-Za-z]+))")
 
 
@@ -145,6 +146,9 @@ def read_config(folder: pathlib.Path) -> ModelCard:
             f"{path}: embedding_size={values['embedding_size']} contradicts "
             f"input_embedding_size={values['input_embedding_size']}; remove the former, which is its old name"
         )
+    values["hidden_act"] = ACTIVATION_ALIASES.get(
+        str(values.get("hidden_act", "gelu")), values.get("hidden_act", "gelu")
+    )
     fields = {field.name for field in dataclasses.fields(RemBertConfig)}
     read = {"architectures", "model_type", "id2label", "problem_type", "embedding_size"}
     unknown = sorted(

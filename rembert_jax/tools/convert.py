@@ -23,12 +23,13 @@ from rembert_jax.errors import RemBertError
 from rembert_jax.interop import conversion, huggingface, names, tf1_checkpoint
 from rembert_jax.modeling import pretrained
 from rembert_jax.modeling.models import MODELS
-from rembert_jax.tokenization import RemBertTokenizer
+from rembert_jax.tokenization import RemBertTokenizer, RemBertTokenizerFast
 from rembert_jax.tokenization.tokenizer import VOCABULARY_FILE
 from rembert_jax.training import checkpoint
 from rembert_jax.tree import unflatten
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+Tokenizer = RemBertTokenizer | RemBertTokenizerFast
 CLASS_TO_HEAD = {model.__name__: head for head, model in MODELS.items()}
 
 
@@ -75,7 +76,7 @@ class JaxCheckpoint(conversion.Source):
 def _open_huggingface(options: argparse.Namespace) -> Opened:
     folder = huggingface.find_model(options.input, revision=options.revision, allow_pickle=options.allow_pickle)
     source = huggingface.open_weights(folder, allow_pickle=options.allow_pickle)
-    vocabulary = folder if (folder / VOCABULARY_FILE).is_file() else None
+    vocabulary = folder if any((folder / name).is_file() for name in (VOCABULARY_FILE, "tokenizer.json")) else None
     card = huggingface.read_config(folder)
     return Opened(source, card, huggingface.name_in(source), transposes=True, tokenizer=vocabulary)
 
@@ -126,7 +127,7 @@ def convert(options: argparse.Namespace) -> conversion.Plan:
     """
     output = pathlib.Path(options.output)
     opened = OPENERS[options.source](options)
-    tokenizer = _tokenizer(options.tokenizer or opened.tokenizer, opened.card.config)
+    tokenizer = _tokenizer(options, opened)
     model = _model(options, opened)
     _, shapes = pretrained.abstract_params(model)
     plan = conversion.plan(
@@ -145,14 +146,20 @@ def convert(options: argparse.Namespace) -> conversion.Plan:
     return plan
 
 
-def _tokenizer(path: str | pathlib.Path | None, config: RemBertConfig) -> RemBertTokenizer | None:
+def _tokenizer(options: argparse.Namespace, opened: Opened) -> Tokenizer | None:
+    """The tokenizer to put beside the output, with its settings; runs of ours need the SentencePiece model."""
+    path = options.tokenizer or opened.tokenizer
     if path is None:
         return None
-    tokenizer = RemBertTokenizer(path)
-    if tokenizer.vocab_size != config.vocab_size:
+    place = pathlib.Path(path)
+    if options.target == "jax" and place.is_dir() and not (place / VOCABULARY_FILE).is_file():
+        raise ConvertError(f"{place}: training needs {VOCABULARY_FILE}, which is not there; give it by --tokenizer")
+    among_transformers = options.source == options.target == "hf"  # Whose tokenizer may also lower case, for example.
+    tokenizer: Tokenizer = (RemBertTokenizerFast if among_transformers else RemBertTokenizer).from_pretrained(place)
+    if tokenizer.vocab_size != opened.card.config.vocab_size:
         raise ConvertError(
-            f"{tokenizer.model_file}: {tokenizer.vocab_size} pieces, but the model has vocab_size={config.vocab_size}; "
-            "give the model's own vocabulary by --tokenizer"
+            f"{tokenizer.model_file}: {tokenizer.vocab_size} pieces, but the model has "
+            f"vocab_size={opened.card.config.vocab_size}; give the model's own vocabulary by --tokenizer"
         )
     return tokenizer
 
@@ -176,7 +183,7 @@ def _model(options: argparse.Namespace, opened: Opened) -> Any:
 
 
 def _save_jax(
-    model: Any, params: Mapping[str, Any], output: pathlib.Path, tokenizer: RemBertTokenizer | None, labels: Any
+    model: Any, params: Mapping[str, Any], output: pathlib.Path, tokenizer: Tokenizer | None, labels: Any
 ) -> None:
     manifest = {
         "model": model.config.to_dict(),
@@ -187,7 +194,7 @@ def _save_jax(
     # A bare RemBertModel too gets the names that it has in every other model, for `init_from`.
     checkpoint.save_params(output, {names.full_name(name): array for name, array in params.items()}, manifest)
     if tokenizer:
-        (output / VOCABULARY_FILE).write_bytes(tokenizer.model_file.read_bytes())
+        tokenizer.save_pretrained(output)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -151,7 +151,9 @@ def _check_stage(config: ExperimentConfig, models: Mapping[pathlib.Path, RemBert
 def _expected_model(config: ExperimentConfig, models: Mapping[pathlib.Path, RemBertConfig]) -> RemBertConfig:
     """The architecture as far as it is known before there is a vocabulary; `models` are those of earlier stages."""
     source = config.init_from or config.model_from
-    size = RemBertTokenizer(config.tokenizer.path).vocab_size if config.tokenizer.path else config.tokenizer.vocab_size
+    size = config.tokenizer.vocab_size
+    if config.tokenizer.path:
+        size = RemBertTokenizer.from_pretrained(config.tokenizer.path).vocab_size
     if source:
         path = pathlib.Path(source)
         earlier = [models[folder] for folder in (path, *path.parents) if folder in models]
@@ -185,7 +187,7 @@ def open_tokenizer(
         failed = bool(multihost_utils.broadcast_one_to_all(np.array(failed)))
     if failed:
         raise failure or TrainingError("the first process could not make the vocabulary; its message says why")
-    tokenizer = RemBertTokenizer(workdir / VOCABULARY_FILE)
+    tokenizer = RemBertTokenizer.from_pretrained(workdir)
     logger.info("vocabulary of %d pieces, sha256 %s", tokenizer.vocab_size, tokenizer.sha256[:12])
     return tokenizer
 
@@ -195,15 +197,18 @@ def _make_vocabulary(config: ExperimentConfig, workdir: pathlib.Path, texts: Map
     if own.is_file() and checkpoint.can_resume(workdir):
         return
     source = config.init_from or config.model_from
-    origin = RemBertTokenizer(config.tokenizer.path or _run_folder(source)) if config.tokenizer.path or source else None
-    recipe = {"copy": origin.sha256} if origin else _recipe(config, texts)
+    origin = None
+    if config.tokenizer.path or source:
+        origin = RemBertTokenizer.from_pretrained(config.tokenizer.path or _run_folder(source))
+    # With its settings: they may say which pieces are special.
+    recipe = {"copy": origin.sha256, **schema.to_mapping(origin.settings)} if origin else _recipe(config, texts)
     if own.is_file():
         if recipe_file.is_file() and read_json(recipe_file) == recipe:
             return
         logger.info("%s is of an earlier start with other settings; making it again", own)
     recipe_file.unlink(missing_ok=True)
     if origin:
-        write_file(own, origin.model_file.read_bytes())
+        origin.save_pretrained(workdir)
     else:
         assert config.data is not None
         shares = mixture.language_shares({lang: len(text) for lang, text in texts.items()}, config.data.alpha)

@@ -264,6 +264,11 @@ def test_the_old_name_of_the_input_embedding_is_read(folder):
         RemBertForMaskedLM.from_pretrained(folder)
 
 
+def test_an_activation_is_read_under_its_other_name(folder):
+    edit(folder, hidden_act="swish", architectures=None)
+    assert RemBertForMaskedLM.from_pretrained(folder)[0].config.hidden_act == "silu"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,7 +9,13 @@ import numpy as np
 import pytest
 from helpers import ROOT, TINY_PRETRAINING, process_environment, real_tokenizer, with_changes
 
-from rembert_jax import RemBertForMaskedLM, RemBertForSequenceClassification, RemBertModel, save_pretrained
+from rembert_jax import (
+    RemBertForMaskedLM,
+    RemBertForSequenceClassification,
+    RemBertModel,
+    RemBertTokenizer,
+    save_pretrained,
+)
 from rembert_jax.errors import RemBertError
 from rembert_jax.tools import convert
 from rembert_jax.training import checkpoint, trainer
@@ -65,6 +72,25 @@ def test_a_vocabulary_of_another_size_is_refused(folder, tmp_path):
     with pytest.raises(RemBertError, match=r"400 pieces, but the model has vocab_size=48; give the model's own"):
         run("--from", "hf", "--to", "jax", "--input", folder, "--output", tmp_path / "jax", "--tokenizer", vocabulary)
     assert not (tmp_path / "jax").exists()
+
+
+def test_special_pieces_of_a_folder_reach_the_run(tiny_config, random_params, tmp_path):
+    """Their names stand in the settings, not in the vocabulary: here the unknown piece serves as padding."""
+    source = tmp_path / "hf"
+    config = dataclasses.replace(tiny_config, vocab_size=400, max_position_embeddings=32)
+    model = RemBertModel(config)
+    save_pretrained(model, random_params(model, IDS), source, real_tokenizer())
+    path = source / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token": "[UNK]"}))
+    (source / "special_tokens_map.json").unlink()
+    assert RemBertTokenizer.from_pretrained(source).pad_token_id == 1
+    run("--from", "hf", "--to", "jax", "--input", source, "--output", tmp_path / "jax", "--init", "cls", "--head",
+        "masked_lm")  # fmt: skip
+    assert RemBertTokenizer.from_pretrained(tmp_path / "jax").pad_token_id == 1
+    changes = {"init_from": str(tmp_path / "jax"), **ONE_STEP, "tokenizer": {}, "model": {}}
+    trainer.run(with_changes(TINY_PRETRAINING, changes), tmp_path / "run")
+    assert RemBertTokenizer.from_pretrained(tmp_path / "run").pad_token_id == 1
+    assert checkpoint.read_manifest(checkpoint.find(tmp_path / "run"))["model"]["pad_token_id"] == 1
 
 
 def test_a_run_is_not_overwritten(folder, tmp_path):
