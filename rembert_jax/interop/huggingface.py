@@ -42,6 +42,7 @@ HARMLESS_KEYS = frozenset(
 )
 # Keys that older files carry under another name, or that must have this value for the model to be the one we compute.
 FIXED_KEYS = {"pruned_heads": {}, "position_embedding_type": "absolute", "embedding_dropout_prob": 0}
+WEIGHTS_NAME = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 ACTIVATION_ALIASES = {"swish": "silu", "gelu_python": "gelu"}
 ARCHITECTURE = re.compile(r"(TF)?(RemBert(Model|For[A-Za-z]+))")
 
@@ -116,7 +117,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         values = json.loads(path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ModelFolderError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # Also for a number of thousands of digits.
         raise ModelFolderError(f"{path}: not JSON ({error}); download or write it again") from error
     if not isinstance(values, dict):
         raise ModelFolderError(f"{path}: found {type(values).__name__}, expected an object of keys and values")
@@ -183,11 +184,22 @@ def _labels(path: pathlib.Path, values: Mapping[str, Any]) -> tuple[str, ...] | 
     found = values.get("id2label")
     if found is None:
         count = values.get("num_labels")
-        return tuple(f"LABEL_{i}" for i in range(count)) if isinstance(count, int) and 0 < count <= 100_000 else None
+        if count is None:
+            return None
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 < count <= 100_000:
+            raise ModelFolderError(f"{path}: num_labels={count!r}, expected a whole number from 1 on; correct the file")
+        return tuple(f"LABEL_{i}" for i in range(count))
     good = isinstance(found, dict) and all(isinstance(label, str) for label in found.values())
     if not good or sorted(found) != sorted(str(i) for i in range(len(found))):
         raise ModelFolderError(f"{path}: id2label={found!r}, expected names for '0', '1', …; correct the file")
     return tuple(found[str(i)] for i in range(len(found)))
+
+
+def count_labels(card: ModelCard, source: Source) -> int:
+    """Number of labels: as named, else by the classifier in the file, since transformers does not name two; 0 if unknown."""
+    if card.labels is not None:
+        return len(card.labels)
+    return source.shapes.get("classifier.bias", (0,))[0]
 
 
 class SafetensorsFiles(Source):
@@ -289,7 +301,7 @@ def write(
     *,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes weights and `config.json`; each file appears complete or not at all.
+    """Writes weights and `config.json`; while they change places the folder holds no weights rather than mixed ones.
 
     A model with tied tables is written with two equal ones and `tie_word_embeddings: false`: transformers cannot tie tables
     that a layer stands between, and the function is the same.
@@ -301,12 +313,9 @@ def write(
       shard_bytes: largest size of one file, unless a single array is larger.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = _write_weights(_tensors(params, card), folder, shard_bytes)
+    _write_weights(_tensors(params, card), folder, shard_bytes)
     dtype = str(next(iter(params.values())).dtype)
     _write_text(folder / CONFIG_FILE, json.dumps(_config_values(card, dtype), indent=2, ensure_ascii=False) + "\n")
-    for stale in [*folder.glob("model*.safetensors"), folder / f"{WEIGHTS_FILE}.index.json"]:
-        if stale.name not in written:
-            stale.unlink(missing_ok=True)
 
 
 def _tensors(params: Mapping[str, Any], card: ModelCard) -> Iterator[tuple[str, np.ndarray]]:
@@ -322,8 +331,8 @@ def _tensors(params: Mapping[str, Any], card: ModelCard) -> Iterator[tuple[str, 
         yield "cls.predictions.decoder.weight", np.array(params["rembert/embeddings/word_embeddings/embedding"])
 
 
-def _write_weights(tensors: Iterator[tuple[str, np.ndarray]], folder: pathlib.Path, shard_bytes: int) -> set[str]:
-    """Writes as many files as needed, one in memory at a time; returns the names of all files written."""
+def _write_weights(tensors: Iterator[tuple[str, np.ndarray]], folder: pathlib.Path, shard_bytes: int) -> None:
+    """Writes as many files as needed, one in memory at a time, and then puts them in the place of earlier ones."""
     shards: list[list[str]] = []
     shard: dict[str, np.ndarray] = {}
     total = 0
@@ -341,18 +350,20 @@ def _write_weights(tensors: Iterator[tuple[str, np.ndarray]], folder: pathlib.Pa
     flush()
     files = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
     files = [WEIGHTS_FILE] if len(shards) == 1 else files
+    for earlier in folder.iterdir():
+        if WEIGHTS_NAME.fullmatch(earlier.name):
+            earlier.unlink()
     for i, file in enumerate(files):
         part = folder / f".part-{i}"
         part.chmod(folder.stat().st_mode & 0o666)  # The library makes files for their owner only.
         part.replace(folder / file)
     if len(shards) == 1:
-        return {WEIGHTS_FILE}
+        return
     index = {
         "metadata": {"total_size": total},
         "weight_map": {name: file for file, inside in zip(files, shards, strict=True) for name in inside},
     }
     _write_text(folder / f"{WEIGHTS_FILE}.index.json", json.dumps(index, indent=2) + "\n")
-    return {*files, f"{WEIGHTS_FILE}.index.json"}
 
 
 def _config_values(card: ModelCard, dtype: str) -> dict[str, Any]:

@@ -38,24 +38,48 @@ class PickleError(RemBertError):
     """A pickled file holds something other than plain tensors, or is damaged."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _StorageType:
+class _Sealed:
+    """What a pickle may make but not change: its opcode BUILD would write attributes past every check."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it changes an object after making it")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _StorageType(_Sealed):
     dtype: np.dtype
 
+    __setstate__ = _Sealed.__setstate__
 
-@dataclasses.dataclass(frozen=True)
-class _Storage:
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Storage(_Sealed):
     key: str
     dtype: np.dtype
     size: int
 
+    __setstate__ = _Sealed.__setstate__
 
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Tensor(_Sealed):
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+    __setstate__ = _Sealed.__setstate__
+
+
+class _RebuildTensor(_Sealed):
+    """Stands for `torch._utils._rebuild_tensor_v2`."""
+
+    __slots__ = ()
+
+    def __call__(self, *arguments: Any) -> _Tensor:
+        return _rebuild_tensor(*arguments)
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
@@ -72,7 +96,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
+            return _RebuildTensor()
         if module == "torch" and name in STORAGES:
             return _StorageType(STORAGES[name])
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
@@ -64,7 +65,7 @@ def generate(
     model: Any,
     params: Any,
     input_ids: Int[Array, "B L"],
-    attention_mask: Int[Array, "B L"] | None = None,
+    attention_mask: Int[Array, "B _"] | None = None,
     *,
     max_new_tokens: int,
     do_sample: bool = False,
@@ -103,9 +104,15 @@ def generate(
       RemBertError: if the sequence would exceed `max_position_embeddings`, or an option makes no sense.
     """
     c = model.config
+    input_ids = jnp.asarray(input_ids)
+    if not isinstance(input_ids, jax.core.Tracer):
+        c.check_ids({"input_ids": np.asarray(input_ids)})
     _check_options(c, input_ids.shape[1], max_new_tokens, do_sample, temperature, top_k, top_p, rng)
-    if attention_mask is None:
-        attention_mask = jnp.ones(input_ids.shape, jnp.int32)
+    attention_mask = jnp.ones(input_ids.shape, jnp.int32) if attention_mask is None else jnp.asarray(attention_mask)
+    if attention_mask.shape != input_ids.shape:
+        raise RemBertError(
+            f"attention_mask of shape {attention_mask.shape}, expected that of input_ids, {input_ids.shape}"
+        )
     sampling = Sampling(jnp.float32(temperature), do_sample=do_sample, top_k=top_k, top_p=top_p)
     return _generate(
         model,

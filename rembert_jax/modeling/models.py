@@ -78,7 +78,7 @@ class RemBertModel(nn.Module, PreTrained):
     def __call__(
         self,
         input_ids: Int[Array, "B L"] | None = None,
-        attention_mask: Int[Array, "B L"] | None = None,
+        attention_mask: Int[Array, "B _"] | None = None,  # L; another length is refused in words.
         token_type_ids: Int[Array, "B L"] | None = None,
         position_ids: Int[Array, "B L"] | None = None,
         inputs_embeds: Float[Array, "B L E"] | None = None,
@@ -110,8 +110,9 @@ class RemBertModel(nn.Module, PreTrained):
 
         Raises:
           RemBertError: if both or none of `input_ids` and `inputs_embeds` are given, if L exceeds
-            `max_position_embeddings` or the room of the cache, if an encoder is asked for what only a decoder has, or,
-            outside `jit`, if an id has no row in its table.
+            `max_position_embeddings`, if a mask has another shape than the tokens, if an encoder is asked for what only a
+            decoder has, or, outside `jit`, if an id has no row in its table or the cache no room. Under `jit`, where values
+            are not known, an id without a row gives NaN, and a full cache overwrites its last slots.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise RemBertError("expected exactly one of input_ids and inputs_embeds")
@@ -125,6 +126,11 @@ class RemBertModel(nn.Module, PreTrained):
         self.config.check_ids({name: np.asarray(ids) for name, ids in given.items() if _is_concrete(ids)})
         if attention_mask is None:
             attention_mask = jnp.ones((batch, length), jnp.int32)
+        elif attention_mask.shape != (batch, length):
+            raise RemBertError(
+                f"attention_mask of shape {attention_mask.shape}, expected {(batch, length)}: that of the tokens given, also "
+                "where a cache holds earlier ones"
+            )
         if token_type_ids is None:
             token_type_ids = jnp.zeros((batch, length), jnp.int32)
         if position_ids is None:
@@ -261,7 +267,7 @@ class RemBertForCausalLM(_LanguageModel):
 
     @nn.nowrap
     def generate(
-        self, params: Any, input_ids: Int[Array, "B L"], attention_mask: Int[Array, "B L"] | None = None, **options: Any
+        self, params: Any, input_ids: Int[Array, "B L"], attention_mask: Int[Array, "B _"] | None = None, **options: Any
     ) -> Int[Array, "B T"]:
         """Continues each row of `input_ids`; options and result: `generation.generate`."""
         return generation.generate(self, params, input_ids, attention_mask, **options)

@@ -48,6 +48,7 @@ class PreTrained:
         execution: Execution | None = None,
         init: Sequence[str] = (),
         drop: Sequence[str] = (),
+        strict: bool = False,
         seed: int = 0,
         allow_pickle: bool = False,
         revision: str | None = None,
@@ -67,6 +68,7 @@ class PreTrained:
           execution: how the model is computed.
           init: parameters to start afresh: "cls", "pooler", "classifier", "qa_outputs" or shell patterns of names.
           drop: arrays of the file to leave out, in the same way.
+          strict: nothing starts afresh that `init` does not name, also no classifier.
           seed: for parameters that start afresh.
           allow_pickle: read `pytorch_model.bin` where there are no safetensors; see `interop.pickled`.
           revision: branch, tag or commit of a repository.
@@ -81,11 +83,11 @@ class PreTrained:
         folder = huggingface.find_model(directory, revision=revision, allow_pickle=allow_pickle)
         card = huggingface.read_config(folder)
         execution = execution or Execution(compute_dtype=dtype)
-        model: Any = _make_model(cls, card, execution, fields)
         source = huggingface.open_weights(folder, allow_pickle=allow_pickle)
+        model: Any = _make_model(cls, card, source, execution, fields)
         find = huggingface.name_in(source)
         abstract, shapes = abstract_params(model)
-        init = (*init, *_fresh_heads(cls, card, source, shapes))
+        init = (*init, *(() if strict else _fresh_heads(cls, card, source, shapes)))
         plan = conversion.plan(source, shapes, find, init=init, drop=(*drop, *_absent_heads(shapes)))
         place = _placement(abstract, sharding)
         arrays = conversion.assemble(plan, source, shapes, dtype, place)
@@ -201,7 +203,9 @@ def _init(model: nn.Module, key: jax.Array) -> Any:
     return model.init({"params": key}, jnp.zeros((1, 1, 2) if choices else (1, 2), jnp.int32))["params"]
 
 
-def _make_model(cls: Any, card: huggingface.ModelCard, execution: Execution, fields: dict[str, Any]) -> Any:
+def _make_model(
+    cls: Any, card: huggingface.ModelCard, source: conversion.Source, execution: Execution, fields: dict[str, Any]
+) -> Any:
     known = {field.name for field in dataclasses.fields(RemBertConfig)}
     own = {field.name for field in dataclasses.fields(cls)} - {"config", "execution", "parent", "name"}
     if unknown := sorted(set(fields) - known - own):
@@ -209,9 +213,9 @@ def _make_model(cls: Any, card: huggingface.ModelCard, execution: Execution, fie
     config = RemBertConfig.from_dict({**card.config.to_dict(), **{k: v for k, v in fields.items() if k in known}})
     values = {name: value for name, value in fields.items() if name in own}
     if "num_labels" in own and "num_labels" not in values:
-        if card.labels is None:
-            raise RemBertError(f"{cls.__name__}: the file names no labels; give num_labels=…")
-        values["num_labels"] = len(card.labels)
+        values["num_labels"] = huggingface.count_labels(card, source)
+        if not values["num_labels"]:
+            raise RemBertError(f"{source.path}: neither it nor its config.json says how many labels; give num_labels=…")
     return cls(config, execution=execution, **values)
 
 
@@ -222,7 +226,12 @@ def _absent_heads(shapes: dict[str, Any]) -> list[str]:
 
 
 def _fresh_heads(cls: Any, card: huggingface.ModelCard, source: conversion.Source, shapes: dict[str, Any]) -> list[str]:
-    """Heads of a fine-tuning model that start afresh: not in the file, or there as the head of another model."""
+    """Heads of a fine-tuning model that start afresh: not in the file, or there as the head of another model.
+
+    A file that says that it holds this very model must have them.
+    """
+    if card.architecture == cls.__name__:
+        return []
     top = {name.split("/")[0] for name in shapes}
     fresh = [head for head in _FINE_TUNING_HEADS if head in top and not _stored(source, head)]
     if "classifier" in top and card.architecture not in (None, cls.__name__):

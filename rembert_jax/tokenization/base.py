@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import numpy as np
+import tokenizers
 
 from rembert_jax.tokenization import saved
 from rembert_jax.tokenization.batch import (
@@ -25,10 +26,12 @@ from rembert_jax.tokenization.batch import (
     to_array,
 )
 from rembert_jax.tokenization.inputs import as_batch
-from rembert_jax.tokenization.model_file import ModelFile, TokenizerError
+from rembert_jax.tokenization.model_file import ModelFile, TokenizerError, trust
 from rembert_jax.tokenization.saved import TokenizerSettings
 
 VOCABULARY_FILE = "sentencepiece.model"
+JSON_FILE = "tokenizer.json"
+MODEL_CONFIG_FILE = "config.json"
 SPECIAL_PIECES = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 # Released models call padding and unknown by SentencePiece's own names.
 ALTERNATIVE_PIECES = {"pad": "<pad>", "unk": "<unk>"}
@@ -75,7 +78,8 @@ class TokenizerBase(abc.ABC):
         """Opens the tokenizer in a folder (or a vocabulary file), with settings other than the saved ones where given.
 
         Raises:
-          TokenizerError: if there is none, a file is wrong, or a setting is unknown.
+          TokenizerError: if there is none, a file is wrong, a setting is unknown, or a model's `config.json` in the folder
+            says another size of vocabulary.
         """
         place = pathlib.Path(path)
         if not place.exists():
@@ -87,7 +91,10 @@ class TokenizerBase(abc.ABC):
         if strange := sorted(set(changes) - set(known)):
             raise TokenizerError(f"unknown setting {', '.join(strange)}; expected some of {', '.join(known)}")
         settings = saved.read_settings(place) if place.is_dir() else TokenizerSettings()
-        return cls(place, dataclasses.replace(settings, **changes))
+        tokenizer = cls(place, dataclasses.replace(settings, **changes))
+        if place.is_dir():
+            _check_model_beside(place, tokenizer)
+        return tokenizer
 
     @abc.abstractmethod
     def __init__(self, path: str | os.PathLike[str], settings: TokenizerSettings | None = None) -> None: ...
@@ -335,6 +342,28 @@ class TokenizerBase(abc.ABC):
         path = _folder(folder) / name
         saved.write_file(path, self._model.content)
         return (str(path),)
+
+
+def save_json(backend: tokenizers.Tokenizer, folder: pathlib.Path) -> str:
+    """Writes `tokenizer.json`, from which transformers loads, and gives its path."""
+    content = backend.to_str().encode()
+    saved.write_file(folder / JSON_FILE, content)
+    trust(content)
+    return str(folder / JSON_FILE)
+
+
+def _check_model_beside(folder: pathlib.Path, tokenizer: TokenizerBase) -> None:
+    """A model's `config.json` in the same folder must have as many pieces; a run's own file of this name is passed over."""
+    path = folder / MODEL_CONFIG_FILE
+    if not path.is_file():
+        return
+    values = saved.parse_json(path, saved.read_settings_file(path))
+    size = values.get("vocab_size")
+    if values.get("model_type") == "rembert" and type(size) is int and size != tokenizer.vocab_size:
+        raise TokenizerError(
+            f"{tokenizer.model_file}: {tokenizer.vocab_size} pieces, but {path} says vocab_size={size}; take the files that "
+            "belong together, or fit the model to the vocabulary with resize_token_embeddings"
+        )
 
 
 def _folder(folder: str | os.PathLike[str]) -> pathlib.Path:

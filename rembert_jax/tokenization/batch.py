@@ -20,6 +20,7 @@ from rembert_jax.tokenization.saved import SIDES, TokenizerSettings
 Side = Literal["right", "left"]
 STRATEGIES = ("longest_first", "only_first", "only_second")
 PADDINGS = ("longest", "max_length")
+NONE_IS_DEFAULT = ("return_token_type_ids", "return_attention_mask")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,8 @@ class CallOptions:
     def from_keywords(cls, keywords: Mapping[str, Any]) -> CallOptions:
         """Options from the keywords of a call; an unknown one is answered with the known ones."""
         names = [field.name for field in dataclasses.fields(cls)]
+        # None is how other programs say "the default".
+        keywords = {k: v for k, v in keywords.items() if v is not None or k not in NONE_IS_DEFAULT}
         if strange := sorted(set(keywords) - set(names)):
             raise TokenizerError(f"unknown option {', '.join(strange)}; expected some of {', '.join(names)}")
         return cls(**keywords)
@@ -74,8 +77,13 @@ class CallOptions:
     def __post_init__(self) -> None:
         for name, lowest in (("max_length", 1), ("stride", 0), ("pad_to_multiple_of", 1)):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, (int, np.integer)) or value < lowest or value is True):
+            if (value is not None or name == "stride") and (
+                not isinstance(value, (int, np.integer)) or value < lowest or value is True
+            ):
                 raise TokenizerError(f"{name}={value!r}: expected a whole number of at least {lowest}")
+        for field in dataclasses.fields(self):
+            if field.type == "bool":
+                self._check_value(field.name, (False, True))
         self._check_value("padding", (False, True, "do_not_pad", *PADDINGS))
         self._check_value("truncation", (None, False, True, "do_not_truncate", *STRATEGIES))
         self._check_value("padding_side", (None, *SIDES))

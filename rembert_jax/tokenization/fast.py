@@ -12,7 +12,7 @@ from typing import Any
 import tokenizers
 
 from rembert_jax.tokenization import saved, unigram
-from rembert_jax.tokenization.base import VOCABULARY_FILE, TokenizerBase, Words
+from rembert_jax.tokenization.base import JSON_FILE, VOCABULARY_FILE, TokenizerBase, Words, save_json
 from rembert_jax.tokenization.batch import CallOptions, Segment
 from rembert_jax.tokenization.inputs import explain_text
 from rembert_jax.tokenization.model_file import (
@@ -21,12 +21,9 @@ from rembert_jax.tokenization.model_file import (
     check_in_child,
     read_file,
     read_model,
-    trust,
 )
 from rembert_jax.tokenization.saved import TokenizerSettings
 from rembert_jax.tokenization.unigram import UnigramParts
-
-JSON_FILE = "tokenizer.json"
 
 
 class RemBertTokenizerFast(TokenizerBase):
@@ -70,7 +67,7 @@ class RemBertTokenizerFast(TokenizerBase):
         self._names = [piece for piece, _ in parts.pieces] + [token.content for token in beyond]
         self._ids = {piece: i for i, piece in enumerate(self._names)}
         self._finish(settings)
-        self._parts = self._with_special_first(parts)
+        self._parts = parts.with_special(self._special, self.mask_token_id)
         self._backend = self._parts.build((self.cls_token, self.sep_token))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -80,15 +77,6 @@ class RemBertTokenizerFast(TokenizerBase):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._backend = self._parts.build((self.cls_token, self.sep_token))
-
-    def _with_special_first(self, parts: UnigramParts) -> UnigramParts:
-        """The same parts with every special piece among those looked for first, and a mask that takes its space."""
-        added = {token.id: token for token in parts.added}
-        for i in sorted(self._special - added.keys()):
-            added[i] = unigram.Added(i, self._names[i], special=True)
-        mask = self.mask_token_id
-        added[mask] = unigram.Added(mask, self.mask_token, special=True, lstrip=True)
-        return dataclasses.replace(parts, added=tuple(added.values()))
 
     def _find(self, piece: str) -> int | None:
         return self._ids.get(piece)
@@ -115,11 +103,8 @@ class RemBertTokenizerFast(TokenizerBase):
             raise explain_text(flat, error) from None
 
     def _save_files(self, folder: pathlib.Path) -> tuple[str, ...]:
-        content = self._backend.to_str().encode()
-        saved.write_file(folder / JSON_FILE, content)
-        trust(content)
         models = self.save_vocabulary(folder) if self._model else ()
-        return (*models, str(folder / JSON_FILE))
+        return (*models, save_json(self._backend, folder))
 
 
 def _files(place: pathlib.Path) -> tuple[pathlib.Path | None, pathlib.Path | None]:

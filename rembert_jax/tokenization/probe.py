@@ -5,6 +5,7 @@ compiled normalisation rules (eight bytes), these rules, and the file. It import
 in a tenth of a second.
 """
 
+import contextlib
 import struct
 import sys
 
@@ -32,9 +33,10 @@ TEXTS = (
 def limit_memory() -> None:
     """Keeps a file of a few bytes from asking for all memory."""
     if resource is not None:
-        _, most = resource.getrlimit(resource.RLIMIT_AS)
-        limit = MAX_MEMORY if most == resource.RLIM_INFINITY else min(MAX_MEMORY, most)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+        given, most = resource.getrlimit(resource.RLIMIT_AS)
+        limit = min([MAX_MEMORY, *(value for value in (given, most) if value != resource.RLIM_INFINITY)])
+        with contextlib.suppress(ValueError, OSError):  # macOS has the name but not the limit.
+            resource.setrlimit(resource.RLIMIT_AS, (limit, most))
 
 
 def try_model(content: bytes) -> None:

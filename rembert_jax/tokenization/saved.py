@@ -11,6 +11,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -140,11 +141,11 @@ def read_settings(folder: pathlib.Path) -> TokenizerSettings:
     config: dict[str, Any] = {}
     special: dict[str, str] = {}
     if config_file.is_file():
-        config = _checked(config_file, parse_json(config_file, _read(config_file)), tuple(_KEYS))
+        config = _checked(config_file, parse_json(config_file, read_settings_file(config_file)), tuple(_KEYS))
         special = _tokens(config)
     if special_file.is_file():
         names = tuple(f"{name}_token" for name in SPECIAL_NAMES)
-        more = _tokens(_checked(special_file, parse_json(special_file, _read(special_file)), names))
+        more = _tokens(_checked(special_file, parse_json(special_file, read_settings_file(special_file)), names))
         for name in sorted(special.keys() & more.keys()):
             if special[name] != more[name]:
                 raise TokenizerError(
@@ -161,15 +162,21 @@ def read_settings(folder: pathlib.Path) -> TokenizerSettings:
     )
 
 
-def _read(path: pathlib.Path) -> bytes:
+def read_settings_file(path: pathlib.Path) -> bytes:
+    """The content of a small JSON file."""
     return read_file(path, MAX_SETTINGS_BYTES, "a JSON file of tokenizer settings")
 
 
 def write_file(path: pathlib.Path, content: bytes) -> None:
     """Writes a file that appears complete or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    # A name of its own: several processes may save to one folder.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_settings(folder: pathlib.Path, settings: TokenizerSettings) -> list[pathlib.Path]:

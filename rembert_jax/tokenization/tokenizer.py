@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import re
@@ -11,12 +12,14 @@ from typing import Any, cast
 import numpy as np
 import sentencepiece
 
-from rembert_jax.tokenization import saved
-from rembert_jax.tokenization.base import VOCABULARY_FILE, TokenizerBase, Words
+from rembert_jax.tokenization import saved, unigram
+from rembert_jax.tokenization.base import JSON_FILE, VOCABULARY_FILE, TokenizerBase, Words, save_json
 from rembert_jax.tokenization.batch import CallOptions, Segment
 from rembert_jax.tokenization.inputs import explain_text
 from rembert_jax.tokenization.model_file import TokenizerError, read_model
 from rembert_jax.tokenization.saved import TokenizerSettings
+
+logger = logging.getLogger(__name__)
 
 # Unicode's White_Space, which the fast tokenizer strips before [MASK]; Python's own notion has four characters more.
 SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
@@ -108,6 +111,23 @@ class RemBertTokenizer(TokenizerBase):
             ids.append(cast(int, self._find(name)))
             at = match.end()
         return ids + self._plain_ids(text[at:])
+
+    def _save_files(self, folder: pathlib.Path) -> tuple[str, ...]:
+        assert self._model is not None
+        paths = self.save_vocabulary(folder)
+        if reasons := unigram.obstacles(self._model):
+            # One left there by another tokenizer would be taken for this one's.
+            (folder / JSON_FILE).unlink(missing_ok=True)
+            logger.warning(
+                "%s: no %s written (%s); transformers would need one, and cannot load this tokenizer",
+                folder,
+                JSON_FILE,
+                reasons,
+            )
+            return paths
+        # From the .model alone transformers adds no [CLS] and [SEP].
+        parts = unigram.from_model(self._model).with_special(self._special, self.mask_token_id)
+        return (*paths, save_json(parts.build((self.cls_token, self.sep_token)), folder))
 
     def _concatenate(self, pieces: list[str]) -> str:
         if not self._bytes:

@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, cast
 
 import tokenizers
@@ -92,6 +92,14 @@ class UnigramParts:
             )
         return made
 
+    def with_special(self, special: Set[int], mask: int) -> UnigramParts:
+        """The same parts with every special piece among those looked for first, and a mask that takes its space."""
+        added = {token.id: token for token in self.added}
+        for i in sorted(special - added.keys()):
+            added[i] = Added(i, self.pieces[i][0], special=True)
+        added[mask] = Added(mask, added[mask].content, special=True, lstrip=True)
+        return dataclasses.replace(self, added=tuple(added.values()))
+
     def without_special(self) -> UnigramParts:
         """The same for texts in which no piece is special.
 
@@ -105,19 +113,24 @@ class UnigramParts:
         return dataclasses.replace(self, pieces=pieces, added=tuple(t for t in self.added if not t.special))
 
 
+def obstacles(model: ModelFile) -> str:
+    """Why the `tokenizers` library would read a SentencePiece model as something else; empty where it would not."""
+    wrong = [
+        (not model.unigram, "it is no unigram model"),
+        (model.byte_fallback, "it has pieces for bytes"),
+        (model.space_at_end, "it puts the space of a word to its end"),
+    ]
+    return ", and ".join(reason for is_wrong, reason in wrong if is_wrong)
+
+
 def from_model(model: ModelFile) -> UnigramParts:
     """The parts of a SentencePiece model.
 
     Raises:
       TokenizerError: if it is of a kind that the `tokenizers` library would read as something else.
     """
-    wrong = [
-        (not model.unigram, "it is no unigram model"),
-        (model.byte_fallback, "it has pieces for bytes"),
-        (model.space_at_end, "it puts the space of a word to its end"),
-    ]
-    if reasons := [reason for is_wrong, reason in wrong if is_wrong]:
-        raise TokenizerError(f"{model.path}: {', and '.join(reasons)}; use RemBertTokenizer, which can do that")
+    if reasons := obstacles(model):
+        raise TokenizerError(f"{model.path}: {reasons}; use RemBertTokenizer, which can do that")
     p = model.processor()
     ids = list(range(p.get_piece_size()))
     names, scores = cast(list[str], p.id_to_piece(ids)), cast(list[float], p.get_score(ids))
@@ -166,7 +179,7 @@ def read_json(path: pathlib.Path, values: dict[str, Any]) -> UnigramParts:
             keep_accents=keep,
             added=tuple(_added(values.get("added_tokens"), pieces)),
         )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise TokenizerError(
             f"{path}: {error}; this is no tokenizer of RemBERT, or a damaged one: get it anew, or use the .model file"
         ) from None

@@ -107,6 +107,7 @@ def _open_jax(options: argparse.Namespace) -> Opened:
         config=RemBertConfig.from_dict(manifest["model"]),
         architecture=manifest.get("architecture"),
         labels=None if labels is None else tuple(labels),
+        problem_type=manifest.get("problem_type"),
     )
     source = JaxCheckpoint(step)
     run = next((folder for folder in step.parents[:2] if (folder / VOCABULARY_FILE).is_file()), None)
@@ -139,9 +140,12 @@ def convert(options: argparse.Namespace) -> conversion.Plan:
     params |= pretrained.initial_params(model, plan.initialised, options.seed, options.dtype)
     labels = opened.card.labels if getattr(model, "num_labels", None) == len(opened.card.labels or ()) else None
     if options.target == "hf":
-        pretrained.save_pretrained(model, unflatten(params), output, tokenizer, labels=labels)
+        problem_type = opened.card.problem_type if options.head in (None, "sequence_classification") else None
+        pretrained.save_pretrained(
+            model, unflatten(params), output, tokenizer, labels=labels, problem_type=problem_type
+        )
     else:
-        _save_jax(model, params, output, tokenizer, labels)
+        _save_jax(model, params, output, tokenizer, dataclasses.replace(opened.card, labels=labels))
     print(f"wrote {type(model).__name__} to {output}" + ("" if tokenizer else ", without a tokenizer (--tokenizer)"))
     return plan
 
@@ -171,7 +175,7 @@ def _model(options: argparse.Namespace, opened: Opened) -> Any:
         raise ConvertError(f"{options.input} does not say what it is; name one of --head {', '.join(MODELS)}")
     fields: dict[str, Any] = {}
     if "num_labels" in {field.name for field in dataclasses.fields(MODELS[head])}:
-        count = options.num_labels or len(card.labels or ())
+        count = options.num_labels or huggingface.count_labels(card, opened.source)
         if not count:
             raise ConvertError(f"{options.input} does not say how many labels it has; give --num_labels")
         fields["num_labels"] = count
@@ -183,12 +187,17 @@ def _model(options: argparse.Namespace, opened: Opened) -> Any:
 
 
 def _save_jax(
-    model: Any, params: Mapping[str, Any], output: pathlib.Path, tokenizer: Tokenizer | None, labels: Any
+    model: Any,
+    params: Mapping[str, Any],
+    output: pathlib.Path,
+    tokenizer: Tokenizer | None,
+    card: huggingface.ModelCard,
 ) -> None:
     manifest = {
         "model": model.config.to_dict(),
         "architecture": type(model).__name__,
-        "labels": None if labels is None else list(labels),
+        "labels": None if card.labels is None else list(card.labels),
+        "problem_type": card.problem_type,
         "tokenizer_sha256": tokenizer.sha256 if tokenizer else "",
     }
     # A bare RemBertModel too gets the names that it has in every other model, for `init_from`.

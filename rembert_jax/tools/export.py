@@ -58,7 +58,12 @@ def run(options: argparse.Namespace) -> exported.Signature:
     head = options.head or _stored_head(folder)
     model_class: Any = MODELS[head]
     model, params = model_class.from_pretrained(
-        folder, init=options.init, seed=options.seed, allow_pickle=options.allow_pickle, **_fields(head, options)
+        folder,
+        strict=True,
+        init=options.init,
+        seed=options.seed,
+        allow_pickle=options.allow_pickle,
+        **_fields(head, options),
     )
     signature = EXPORTERS[options.format](model, params, output)
     print(_report(options.format, type(model).__name__, output, signature))

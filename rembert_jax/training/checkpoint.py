@@ -29,6 +29,10 @@ OUTPUT_HEAD = "cls"
 """Top-level parameter group of the output embedding and its prediction head."""
 
 
+TASK_HEADS = ("classifier/", "qa_outputs/")
+"""Heads that each task starts afresh."""
+
+
 class CheckpointError(RemBertError):
     """A checkpoint is missing or does not fit the run."""
 
@@ -182,7 +186,7 @@ def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, 
     convert = _has_stacked_layers(stored) != _has_stacked_layers(flatten(params))
     target = jax.jit(_convert_layers)(params) if convert else params
     wanted = flatten(target)
-    loaded = {name: leaf for name, leaf in wanted.items() if name in stored and not name.startswith("classifier/")}
+    loaded = {name: leaf for name, leaf in wanted.items() if name in stored and not name.startswith(TASK_HEADS)}
     wrong = [
         f"{name}: checkpoint {stored[name]}, this model {tuple(leaf.shape)}"
         for name, leaf in loaded.items()
@@ -195,7 +199,7 @@ def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, 
         )
     fresh = {name: leaf for name, leaf in wanted.items() if name not in loaded}
     dropped = {name: shape for name, shape in stored.items() if name not in loaded}
-    heads = (f"{OUTPUT_HEAD}/", "classifier/", "rembert/pooler/")
+    heads = (f"{OUTPUT_HEAD}/", *TASK_HEADS, "rembert/pooler/")
     strange = [name for name in (*fresh, *dropped) if not name.startswith(heads)]
     if strange:
         raise CheckpointError(

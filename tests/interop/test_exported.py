@@ -171,7 +171,17 @@ def export_all(cases):
         for head, case in cases.items():
             commands[format, head] = case.command(format)
     if FLATBUFFERS:
-        fresh = ["--head", "sequence_classification", "--num_labels", "4", "--init", "pooler", "--seed", "1"]
+        fresh = [
+            "--head",
+            "sequence_classification",
+            "--num_labels",
+            "4",
+            "--init",
+            "classifier",
+            "pooler",
+            "--seed",
+            "1",
+        ]
         commands["stablehlo", "fresh"] = [*cases["base"].command("stablehlo", "fresh"), *fresh]
     return dict(zip(commands, run_python(EXPORT, list(commands.values()), ROOT), strict=True))
 

@@ -148,8 +148,10 @@ def test_weights_in_several_files(masked_lm, tmp_path):
     assert len(files) > 2 and files == sorted(path.name for path in tmp_path.glob("*.safetensors"))
     assert index["metadata"]["total_size"] == 4 * sum(leaf.size for leaf in jax.tree.leaves(masked_lm[1]))
     assert_same(RemBertForMaskedLM.from_pretrained(tmp_path)[1], masked_lm[1])
+    (tmp_path / "model_ema.safetensors").write_bytes(b"of somebody else")
     save_pretrained(*masked_lm, tmp_path)  # One file again, and nothing of the many is left.
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    names = ["config.json", "model.safetensors", "model_ema.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_files_can_be_read_by_others(folder):
@@ -227,6 +229,27 @@ def test_a_classifier_of_another_model_is_not_taken(tiny_config, random_params, 
     assert fresh["classifier"]["dense"]["kernel"].shape == (16, 5)
 
 
+def test_a_file_that_lost_its_own_head_is_refused(tiny_config, random_params, tmp_path):
+    model, params = make(RemBertForSequenceClassification, tiny_config, random_params, num_labels=3)
+    save_pretrained(model, params, tmp_path)
+    rewrite(tmp_path, lambda tensors: {n: a for n, a in tensors.items() if not n.startswith("classifier")})
+    with pytest.raises(RemBertError, match="lacks parameters of the model; --init classifier"):
+        RemBertForSequenceClassification.from_pretrained(tmp_path)
+
+
+def test_strictly_nothing_starts_afresh_unless_named(public):
+    with pytest.raises(RemBertError, match="--init qa_outputs"):
+        RemBertForQuestionAnswering.from_pretrained(public, strict=True)
+    RemBertForQuestionAnswering.from_pretrained(public, strict=True, init=("qa_outputs",))
+
+
+def test_labels_that_transformers_does_not_name_are_counted(tiny_config, random_params, tmp_path):
+    """It leaves out the names of two labels."""
+    save_pretrained(*make(RemBertForTokenClassification, tiny_config, random_params, num_labels=2), tmp_path)
+    edit(tmp_path, id2label=..., label2id=...)
+    assert RemBertForTokenClassification.from_pretrained(tmp_path)[0].num_labels == 2
+
+
 def test_labels_must_be_named_or_counted(public, masked_lm, tmp_path, tiny_config, random_params):
     with pytest.raises(RemBertError, match="give num_labels"):
         RemBertForSequenceClassification.from_pretrained(public)
@@ -282,6 +305,7 @@ def test_an_activation_is_read_under_its_other_name(folder):
         ({"hidden_act": "mish"}, "hidden_act='mish': expected one of gelu"),
         ({"id2label": {"0": "A", "2": "B"}}, "id2label"),
         ({"problem_type": 3}, "problem_type=3"),
+        ({"id2label": ..., "num_labels": True}, "num_labels=True, expected a whole number"),
         ({"pruned_heads": {"0": [1]}}, "pruned_heads"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key'"),
         ({"auto_map": {"AutoModel": "x.Y"}}, "auto_map"),
@@ -297,6 +321,7 @@ def test_configs_that_do_not_fit_are_refused(folder, changes, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"9" * 5000, "not JSON"),
         (b'{"a": "\xff"}', "byte 7 is not UTF-8"),
         (b'{"a":', "not JSON"),
         (b"[1]", "found list"),
@@ -506,6 +531,27 @@ def test_a_pickle_that_runs_something_is_refused_and_does_not_run_it(tmp_path):
         with pytest.raises(pickled.PickleError, match="it asks for"):
             pickled.PickledArrays([tmp_path / "file"], "file")
     assert not target.exists()
+
+
+@pytest.mark.parametrize("what", ["tensor", "storage type", "function"])
+def test_a_pickle_cannot_change_what_it_has_made(tmp_path, what):
+    """The opcode BUILD (b) with (None, {"offset": -6}) would have set attributes behind the checks."""
+    change = b"N}X\x06\x00\x00\x00offsetJ\xfa\xff\xff\xffs\x86b"
+    write_pickle(tmp_path / "file", {"a": tensor("0", np.zeros(4, np.float32))})
+    with zipfile.ZipFile(tmp_path / "file") as archive:
+        content = archive.read("model/data.pkl")
+    if what == "tensor":
+        content = content.replace(b"Rs", b"R" + change + b"s")
+    elif what == "storage type":
+        content = content.replace(b"ctorch\nFloatStorage\n", b"ctorch\nFloatStorage\n" + change)
+    else:
+        content = content.replace(b"_rebuild_tensor_v2\n", b"_rebuild_tensor_v2\n" + change)
+    assert change in content
+    with zipfile.ZipFile(tmp_path / "other", "w") as archive:
+        archive.writestr("model/data.pkl", content)
+        archive.writestr("model/data/0", bytes(16))
+    with pytest.raises(pickled.PickleError, match="it changes an object after making it"):
+        pickled.PickledArrays([tmp_path / "other"], "file")
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,19 @@ def test_options_without_sense_are_refused(plain, options, message):
         model.generate(params, PROMPTS, **options)
 
 
+def test_ids_and_masks_that_do_not_fit_are_refused(plain, decoder):
+    model, params = plain
+    with pytest.raises(RemBertError, match="id 9999 in row 0"):
+        model.generate(params, jnp.array([[5, 9999]]), max_new_tokens=2)
+    with pytest.raises(RemBertError, match=r"attention_mask of shape \(2, 3\), expected that of input_ids, \(2, 4\)"):
+        model.generate(params, PROMPTS, MASK[:, :3], max_new_tokens=2)
+    cache = KeyValueCache.empty(decoder[0].config, decoder[0].execution, 2, 6)
+    with pytest.raises(
+        RemBertError, match=r"attention_mask of shape \(2, 4\), expected \(2, 1\): that of the tokens given"
+    ):
+        decoder[0].apply({"params": decoder[1]}, PROMPTS[:, :1], attention_mask=MASK, past_key_values=cache)
+
+
 # The other heads of the family.
 
 

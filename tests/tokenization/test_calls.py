@@ -40,6 +40,10 @@ def test_a_text_stands_between_cls_and_sep(tokenizer):
     assert tokenizer.encode(LINE, add_special_tokens=False) == IDS
 
 
+def test_none_asks_for_the_usual_fields(tokenizer):
+    assert dict(tokenizer("the", return_attention_mask=None, return_token_type_ids=None)) == dict(tokenizer("the"))
+
+
 def test_the_second_text_has_type_one(tokenizer):
     result = tokenizer("the cat", "the mat sat", return_special_tokens_mask=True)
     assert result["input_ids"] == [CLS, THE, CAT, SEP, THE, MAT, SAT, SEP]
@@ -290,6 +294,9 @@ def test_copies_in_other_processes_agree(tokenizer):
         ({"truncation": "first"}, r"truncation='first'.*'only_first'"),
         ({"padding_side": "top"}, r"padding_side='top': expected one of None, 'right', 'left'"),
         ({"max_length": 0}, r"max_length=0: expected a whole number of at least 1"),
+        ({"stride": None}, r"stride=None: expected a whole number of at least 0"),
+        ({"return_length": 1}, r"return_length=1: expected one of False, True"),
+        ({"add_special_tokens": None}, r"add_special_tokens=None: expected one of"),
         ({"max_length": 2.5}, r"max_length=2\.5: expected a whole number"),
         ({"max_length": 5, "stride": -1}, r"stride=-1"),
         ({"max_lenght": 5}, r"unknown option max_lenght; expected some of .*max_length"),

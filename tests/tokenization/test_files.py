@@ -31,7 +31,7 @@ from model_proto import (
     small_model,
 )
 
-from rembert_jax.tokenization import RemBertTokenizer, RemBertTokenizerFast, TokenizerError, model_file
+from rembert_jax.tokenization import RemBertTokenizer, RemBertTokenizerFast, TokenizerError, model_file, probe, saved
 
 CLASSES = [RemBertTokenizer, RemBertTokenizerFast]
 BASE = [piece(*entry) for entry in SPECIAL]
@@ -130,7 +130,7 @@ def test_text_without_a_space_in_front(tmp_path):
             kind.from_pretrained(tmp_path / "v.model", add_prefix_space=True)
 
 
-def test_bytes_are_for_the_slow_tokenizer(tmp_path):
+def test_bytes_are_for_the_slow_tokenizer(tmp_path, caplog):
     pieces = [piece(f"<0x{value:02X}>", 0.0, BYTE) for value in range(256)]
     content = model([*BASE, *pieces, piece("▁the")], trainer=number(35, 1))
     (tmp_path / "v.model").write_bytes(content)
@@ -141,6 +141,13 @@ def test_bytes_are_for_the_slow_tokenizer(tmp_path):
     assert not slow.starts_word()[6 : 6 + 256].any()
     with pytest.raises(TokenizerError, match=r"v\.model: it has pieces for bytes; use RemBertTokenizer, which"):
         RemBertTokenizerFast(tmp_path / "v.model")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "tokenizer.json").write_text("another's")
+    with caplog.at_level(logging.WARNING, "rembert_jax"):
+        slow.save_pretrained(tmp_path / "saved")
+    assert "no tokenizer.json written (it has pieces for bytes)" in caplog.text
+    assert not (tmp_path / "saved" / "tokenizer.json").exists()
+    assert RemBertTokenizer.from_pretrained(tmp_path / "saved").encode("the猫", add_special_tokens=False) == ids
 
 
 @pytest.mark.parametrize(
@@ -230,6 +237,7 @@ REGEX = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}
         (_set("model", "vocab", 3, ["[CLS]"]), r"model\.vocab\[3\] is \['\[CLS\]'\], expected \[piece, score\]"),
         (_set("model", "vocab", 3, ["[CLS]", "0"]), r"model\.vocab\[3\]"),
         (_set("model", "vocab", 3, ["[CLS]", float("nan")]), r"model\.vocab\[3\]"),
+        (_set("model", "vocab", 3, ["[CLS]", 10**400]), r"too large"),
         (_set("model", "vocab", 3, ["", 0.0]), r"model\.vocab\[3\]"),
         (_set("model", "vocab", 3, ["[SEP]", 0.0]), r"model\.vocab has a piece twice"),
         (_set("model", "unk_id", 16), r"model\.unk_id is 16, expected an id below 16"),
@@ -359,6 +367,46 @@ def test_what_is_not_there_is_named(tmp_path):
     for name, value in (("padding_side", "top"), ("model_max_length", 0), ("special", {"bos": "<s>"})):
         with pytest.raises(TokenizerError, match=name):
             RemBertTokenizer.from_pretrained(tmp_path, **{name: value})
+
+
+def test_a_model_of_another_size_in_the_folder_is_reported(folder):
+    config = folder / "config.json"
+    config.write_text('{"model_type": "rembert", "vocab_size": 250300}')
+    for kind in CLASSES:
+        with pytest.raises(
+            TokenizerError, match=r"16 pieces, but .*config\.json says vocab_size=250300.*resize_token_emb"
+        ):
+            kind.from_pretrained(folder)
+    # Its own size, a run's configuration, another kind of model.
+    for values in (
+        {"model_type": "rembert", "vocab_size": 16},
+        {"vocab_size": 9},
+        {"model_type": "bert", "vocab_size": 9},
+    ):
+        config.write_text(json.dumps(values))
+        assert RemBertTokenizer.from_pretrained(folder).vocab_size == 16
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "taken" / "inside").mkdir(parents=True)
+    with pytest.raises(OSError):
+        saved.write_file(tmp_path / "taken", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("soft", [-1, 1 << 30])
+def test_memory_of_the_child_is_limited_where_the_system_can(monkeypatch, soft):
+    limits = []
+    monkeypatch.setattr(probe.resource, "getrlimit", lambda _: (soft, probe.resource.RLIM_INFINITY))
+    monkeypatch.setattr(probe.resource, "setrlimit", lambda _, pair: limits.append(pair[0]))
+    probe.limit_memory()
+    assert limits == [8 << 30 if soft < 0 else soft]
+
+    def refuse(*_):
+        raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(probe.resource, "setrlimit", refuse)
+    probe.limit_memory()
 
 
 # Files made to do harm.

@@ -243,3 +243,15 @@ def test_differences_between_fast_and_slow(slow, fast):
     assert fast.encode(two) == fast.encode("é") == slow.encode("é") != slow.encode(two), "the second mark is lost"
     assert fast.encode(many) != slow.encode(many) == slow.encode("é" + 3 * "\u0301"), "not composed"
     assert slow.encode('"cat"') == fast.encode('"cat"'), "the same where the text has what the fast one puts in"
+
+
+def test_what_the_slow_tokenizer_saves_is_right_in_transformers(folder, fast, slow, tmp_path):
+    transformers = pytest.importorskip("transformers", reason=REASON)
+    RemBertTokenizer(folder / "sentencepiece.model").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "rembert", "vocab_size": slow.vocab_size}))
+    assert json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8")) == json.loads(fast._backend.to_str())
+    for kind in (transformers.RemBertTokenizer, transformers.AutoTokenizer):
+        other = kind.from_pretrained(str(tmp_path))
+        for text in [*SCRIPTS, "the [MASK] cat", NASTY["masks"], NASTY["names of special pieces"], "the <url> cat"]:
+            assert other(text)["input_ids"] == fast.encode(text)
+    assert RemBertTokenizerFast.from_pretrained(tmp_path).encode("the [MASK] cat") == fast.encode("the [MASK] cat")

@@ -32,7 +32,8 @@ def run(*arguments):
 @pytest.fixture
 def folder(tiny_config, random_params, tmp_path):
     model = RemBertForSequenceClassification(tiny_config, num_labels=2)
-    save_pretrained(model, random_params(model, IDS), tmp_path / "hf", labels=["no", "yes"])
+    params = random_params(model, IDS)
+    save_pretrained(model, params, tmp_path / "hf", labels=["no", "yes"], problem_type="multi_label_classification")
     return tmp_path / "hf"
 
 
