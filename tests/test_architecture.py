@@ -21,7 +21,7 @@ ALLOWED = {
     "tree": set(),
     "interop": {"config", "errors", "schema", "tree"},
     "modeling": {"config", "errors", "interop", "sharding", "tree"},
-    "tokenization": {"errors"},
+    "tokenization": {"errors", "interop"},
     "data": {"errors", "tokenization"},
     "tasks": {"data", "errors", "tokenization"},
     "xtreme": {"data", "errors", "tasks", "tokenization"},

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from rembert_jax.errors import RemBertError
@@ -105,7 +106,7 @@ def generate(
     """
     c = model.config
     input_ids = jnp.asarray(input_ids)
-    if not isinstance(input_ids, jax.core.Tracer):
+    if not isinstance(input_ids, Tracer):
         c.check_ids({"input_ids": np.asarray(input_ids)})
     _check_options(c, input_ids.shape[1], max_new_tokens, do_sample, temperature, top_k, top_p, rng)
     attention_mask = jnp.ones(input_ids.shape, jnp.int32) if attention_mask is None else jnp.asarray(attention_mask)

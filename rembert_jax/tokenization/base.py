@@ -14,6 +14,7 @@ from typing import Any, Self, cast
 import numpy as np
 import tokenizers
 
+from rembert_jax.interop import huggingface
 from rembert_jax.tokenization import saved
 from rembert_jax.tokenization.batch import (
     BatchEncoding,
@@ -32,6 +33,9 @@ from rembert_jax.tokenization.saved import TokenizerSettings
 VOCABULARY_FILE = "sentencepiece.model"
 JSON_FILE = "tokenizer.json"
 MODEL_CONFIG_FILE = "config.json"
+TOKENIZER_FILES = (
+    VOCABULARY_FILE, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", huggingface.CONFIG_FILE,
+)  # fmt: skip
 SPECIAL_PIECES = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 # Released models call padding and unknown by SentencePiece's own names.
 ALTERNATIVE_PIECES = {"pad": "<pad>", "unk": "<unk>"}
@@ -74,8 +78,13 @@ class TokenizerBase(abc.ABC):
     _unused: frozenset[int]
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str], **changes: Any) -> Self:
-        """Opens the tokenizer in a folder (or a vocabulary file), with settings other than the saved ones where given.
+    def from_pretrained(cls, path: str | os.PathLike[str], *, revision: str | None = None, **changes: Any) -> Self:
+        """Opens the tokenizer in a folder, a vocabulary file or a repository of the hub.
+
+        Args:
+          path: such as "DIR", "sentencepiece.model" or "google/rembert".
+          revision: branch, tag or commit of a repository.
+          **changes: settings other than the saved ones.
 
         Raises:
           TokenizerError: if there is none, a file is wrong, a setting is unknown, or a model's `config.json` in the folder
@@ -83,10 +92,7 @@ class TokenizerBase(abc.ABC):
         """
         place = pathlib.Path(path)
         if not place.exists():
-            raise TokenizerError(
-                f"{path}: no such folder. Nothing is downloaded here; get the files first, for example with "
-                "`hf download google/rembert --local-dir DIR`"
-            )
+            place = huggingface.find_folder(path, TOKENIZER_FILES, revision=revision)
         known = [field.name for field in dataclasses.fields(TokenizerSettings)]
         if strange := sorted(set(changes) - set(known)):
             raise TokenizerError(f"unknown setting {', '.join(strange)}; expected some of {', '.join(known)}")

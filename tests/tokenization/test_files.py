@@ -31,6 +31,8 @@ from model_proto import (
     small_model,
 )
 
+from rembert_jax.errors import RemBertError
+from rembert_jax.interop import huggingface
 from rembert_jax.tokenization import RemBertTokenizer, RemBertTokenizerFast, TokenizerError, model_file, probe, saved
 
 CLASSES = [RemBertTokenizer, RemBertTokenizerFast]
@@ -354,12 +356,29 @@ def test_files_that_contradict_each_other_are_refused(folder):
         RemBertTokenizerFast.from_pretrained(folder)
 
 
+def test_repositories_of_the_hub(folder, monkeypatch):
+    asked = []
+
+    def download(repository, revision, allow_patterns):
+        asked.append((repository, revision, sorted(allow_patterns)))
+        if repository == "no/network":
+            raise OSError("cannot connect")
+        return str(folder)
+
+    monkeypatch.setattr(huggingface.huggingface_hub, "snapshot_download", download)
+    names = ["config.json", "sentencepiece.model", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
+    for kind in CLASSES:
+        found = kind.from_pretrained("google/rembert", revision="v2")
+        assert found.sha256 == kind.from_pretrained(folder).sha256
+        assert asked[-1] == ("google/rembert", "v2", names)
+        with pytest.raises(RemBertError, match=r"no/network: .*\(cannot connect\); check the name and the connection"):
+            kind.from_pretrained("no/network")
+
+
 def test_what_is_not_there_is_named(tmp_path):
     for kind in CLASSES:
-        with pytest.raises(
-            TokenizerError, match=r"google/rembert: no such folder\. Nothing is downloaded.*hf download"
-        ):
-            kind.from_pretrained("google/rembert")
+        with pytest.raises(RemBertError, match=r"nowhere: no such folder, and no repository name"):
+            kind.from_pretrained(tmp_path / "nowhere")
         with pytest.raises(TokenizerError, match=r"no such vocabulary; expected"):
             kind.from_pretrained(tmp_path)
         with pytest.raises(TokenizerError, match=r"unknown setting dropout; expected some of do_lower_case"):
