@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -122,7 +123,7 @@ class RemBertConfig:
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise RemBertError(f"{name}={getattr(self, name)}: expected a probability in [0, 1)")
         for name in ("initializer_range", "layer_norm_eps"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise RemBertError(f"{name}={getattr(self, name)}: expected a positive number")
         if self.tie_word_embeddings and self.input_embedding_size != self.output_embedding_size:
             raise RemBertError(

@@ -84,6 +84,7 @@ def test_closed_form_counts_equal_those_of_the_modules(config):
         ({"classifier_dropout_prob": 2.0}, r"classifier_dropout_prob=2\.0: expected a probability"),
         ({"initializer_range": 0.0}, r"initializer_range=0\.0: expected a positive number"),
         ({"layer_norm_eps": -1e-12}, "layer_norm_eps=-1e-12: expected a positive number"),
+        ({"layer_norm_eps": math.inf}, "layer_norm_eps=inf: expected a positive number"),
         ({"tie_word_embeddings": True}, "input_embedding_size=256 and output_embedding_size=1664; make them equal"),
         ({"add_cross_attention": True}, "add_cross_attention=True is for decoders; set is_decoder=True"),
     ],

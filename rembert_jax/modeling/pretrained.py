@@ -85,6 +85,11 @@ class PreTrained:
         execution = execution or Execution(compute_dtype=dtype)
         source = huggingface.open_weights(folder, allow_pickle=allow_pickle)
         model: Any = _make_model(cls, card, source, execution, fields)
+        if model.config.tie_word_embeddings and "cls.predictions.decoder.weight" in source.shapes:
+            raise RemBertError(
+                f"{source.path} holds an output table of its own, but config.json says tie_word_embeddings=true; "
+                "give tie_word_embeddings=False, or correct the file"
+            )
         find = huggingface.name_in(source)
         abstract, shapes = abstract_params(model)
         init = (*init, *(() if strict else _fresh_heads(cls, card, source, shapes)))
@@ -108,16 +113,20 @@ class PreTrained:
         New rows come from the initialiser, new biases are 0; surplus rows are cut off at the end.
 
         Args:
-          params: parameters of this model.
+          params: parameters of this model, boxed or not.
           vocab_size: new number of words.
           rng: key for the new rows.
 
         Returns:
           A model with the new config, and its parameters.
+
+        Raises:
+          RemBertError: if the parameters are not this model's, or special ids lie beyond the new size.
         """
         config = dataclasses.replace(self.config, vocab_size=vocab_size)
         model: Any = self.copy(config=config)  # pyright: ignore[reportAttributeAccessIssue]
-        old, (_, shapes) = flatten(params), abstract_params(model)
+        old, (_, shapes) = flatten(rules.unbox(params)), abstract_params(model)
+        _check_params(self, old)
         fresh: dict[str, Any] = {}
         for number, (name, shape) in enumerate(shapes.items()):
             if tuple(old[name].shape) == shape:
@@ -159,14 +168,7 @@ def save_pretrained(
       RemBertError: if parameters, labels or tokenizer are not this model's.
     """
     flat = flatten(rules.unbox(params))
-    _, shapes = abstract_params(model)
-    found = {name: tuple(leaf.shape) for name, leaf in flat.items()}
-    if found != shapes:
-        name = next(name for name in sorted({**found, **shapes}) if found.get(name) != shapes.get(name))
-        raise RemBertError(
-            f"{name}: parameters have {found.get(name, 'no such array')}, the model {shapes.get(name, 'no such parameter')}; "
-            "give the parameters of this model"
-        )
+    _check_params(model, flat)
     if getattr(model, "add_pooling_layer", False) and type(model).__name__ != "RemBertModel":
         raise RemBertError("transformers has no language model with a pooler; leave rembert/pooler and its field out")
     count = getattr(model, "num_labels", None)
@@ -189,6 +191,17 @@ def save_pretrained(
     huggingface.write(flat, folder, card, shard_bytes=shard_bytes)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
+
+
+def _check_params(model: Any, flat: dict[str, Any]) -> None:
+    _, shapes = abstract_params(model)
+    found = {name: tuple(leaf.shape) for name, leaf in flat.items()}
+    if found != shapes:
+        name = next(name for name in sorted({**found, **shapes}) if found.get(name) != shapes.get(name))
+        raise RemBertError(
+            f"{name}: parameters have {found.get(name, 'no such array')}, the model {shapes.get(name, 'no such parameter')}; "
+            "give the parameters of this model"
+        )
 
 
 @functools.lru_cache(maxsize=32)

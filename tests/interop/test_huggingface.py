@@ -141,6 +141,16 @@ def test_tied_tables_become_two_equal_ones(tiny_config, random_params, tmp_path)
     )
 
 
+def test_two_tables_in_the_file_are_not_tied_whatever_its_config_says(tiny_config, random_params, tmp_path):
+    config = RemBertConfig(**{**tiny_config.to_dict(), "output_embedding_size": 8})
+    model, params = make(RemBertForMaskedLM, config, random_params)
+    save_pretrained(model, params, tmp_path)
+    edit(tmp_path, tie_word_embeddings=True)
+    with pytest.raises(RemBertError, match="holds an output table of its own.*give tie_word_embeddings=False"):
+        RemBertForMaskedLM.from_pretrained(tmp_path)
+    assert_same(RemBertForMaskedLM.from_pretrained(tmp_path, tie_word_embeddings=False)[1], params)
+
+
 def test_weights_in_several_files(masked_lm, tmp_path):
     save_pretrained(*masked_lm, tmp_path, shard_bytes=6000)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())

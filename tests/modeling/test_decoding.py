@@ -283,3 +283,13 @@ def test_resizing_changes_both_tables_and_the_bias_together(tiny_config, random_
     before, after = call(model, params, ids).logits, call(larger, resized, ids).logits
     np.testing.assert_allclose(after[..., :kept], before[..., :kept], atol=ROUNDING)
     assert after.shape[-1] == new_size
+
+
+def test_resizing_takes_boxed_parameters_and_no_foreign_ones(tiny_config, random_params):
+    model = RemBertForMaskedLM(tiny_config)
+    boxed = jax.jit(model.init)(jax.random.key(0), jnp.ones((1, 2), jnp.int32))["params"]
+    _, resized = model.resize_token_embeddings(boxed, 50, jax.random.key(0))
+    assert resized["cls"]["decoder"]["embedding"].shape == (50, 24)
+    foreign = random_params(RemBertForSequenceClassification(tiny_config, num_labels=2), IDS)
+    with pytest.raises(RemBertError, match="give the parameters of this model"):
+        model.resize_token_embeddings(foreign, 50, jax.random.key(0))
