@@ -146,7 +146,7 @@ def test_two_tables_in_the_file_are_not_tied_whatever_its_config_says(tiny_confi
     model, params = make(RemBertForMaskedLM, config, random_params)
     save_pretrained(model, params, tmp_path)
     edit(tmp_path, tie_word_embeddings=True)
-    with pytest.raises(RemBertError, match="holds an output table of its own.*give tie_word_embeddings=False"):
+    with pytest.raises(RemBertError, match=r"holds an output table of its own.*give tie_word_embeddings=False"):
         RemBertForMaskedLM.from_pretrained(tmp_path)
     assert_same(RemBertForMaskedLM.from_pretrained(tmp_path, tie_word_embeddings=False)[1], params)
 
