@@ -256,7 +256,7 @@ def test_no_process_waits_for_a_vocabulary_that_cannot_be_made(tmp_path, monkeyp
     monkeypatch.setattr(preparation.multihost_utils, "broadcast_one_to_all", lambda x: told.append(x) or np.array(True))
     config = settings.resolve(with_changes(TINY_PRETRAINING, {"tokenizer.path": "/nowhere/v.model"}))
     with pytest.raises(
-        RemBertError, match=("/nowhere/v.model: no such vocabulary", "the first process could not")[index]
+        RemBertError, match=("/nowhere/v.model: no such folder", "the first process could not")[index]
     ):
         preparation.open_tokenizer(config, tmp_path, {})
     assert [bool(failed) for failed in told] == [index == 0]
@@ -286,7 +286,7 @@ def test_other_vocabulary_than_the_checkpoints_is_refused(pretrained, tmp_path, 
         ({"data.languages": ("qaa", "qzz")}, "unknown synthetic language 'qzz': expected one of qaa"),
         ({"data.source": "text"}, r"data\.path"),
         ({"data.source": "tfds", "data.path": "none/{language}"}, r"TFDS dataset 'none/qaa'.*data_dir"),
-        ({"tokenizer.path": "/nowhere/v.model"}, r"/nowhere/v\.model: no such vocabulary"),
+        ({"tokenizer.path": "/nowhere/v.model"}, r"/nowhere/v\.model: no such folder"),
         ({"tokenizer.vocab_size": 0}, r"no vocabulary: set tokenizer\.path, or tokenizer\.vocab_size"),
         ({"tokenizer.vocab_size": 50_000}, r"tokenizer\.vocab_size=50000: the sampled text supports at most \d+ pieces"),
         ({"model.vocab_size": 301}, r"model\.vocab_size=301, but the vocabulary .* has 300; leave the key out"),
