@@ -76,6 +76,7 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def take(data: bytes, at: int, size: int) -> tuple[bytes, int]:
+    """`size` bytes from `at` on, and the place behind them."""
     if size > len(data) - at:
         raise DamagedError(f"{size} bytes are announced at byte {at} of {len(data)}")
     return data[at : at + size], at + size

@@ -74,6 +74,7 @@ def try_rules(charsmap: bytes) -> None:
 
 
 def main() -> None:
+    """Tries the file that comes on the standard input: the length of its rules, the rules, its content."""
     limit_memory()
     given = sys.stdin.buffer.read()
     (size,) = struct.unpack_from("<Q", given)

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import logging
 import pathlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import ml_dtypes
 import numpy as np
 
@@ -25,6 +22,7 @@ from rembert_jax.modeling import pretrained
 from rembert_jax.modeling.models import MODELS
 from rembert_jax.tokenization import RemBertTokenizer, RemBertTokenizerFast
 from rembert_jax.tokenization.tokenizer import VOCABULARY_FILE
+from rembert_jax.tools import command_line
 from rembert_jax.training import checkpoint
 from rembert_jax.tree import unflatten
 
@@ -221,7 +219,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--output", required=True, help="folder to write")
     add("--head", choices=MODELS, help="model to write; by default the one that the input says it is (tf1: masked_lm)")
-    add("--num_labels", type=int, help="labels of a classifier that starts afresh")
     add(
         "--drop",
         nargs="+",
@@ -229,34 +226,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="cls, pooler, classifier, qa_outputs, optimizer or a pattern",
     )
-    add(
-        "--init",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="start these afresh: cls, pooler, classifier, … or a pattern",
-    )
     add("--config", help="folder with the config.json of a tf1 checkpoint, where its shapes do not tell everything")
     add("--tokenizer", help="sentencepiece.model to put beside the output, if the input has none")
     add("--dtype", choices=DTYPES, default="float32", help="of the parameters written")
-    add("--seed", type=int, default=0, help="for --init")
-    add(
-        "--allow_pickle",
-        action="store_true",
-        help="read the arrays in pytorch_model.bin where there are no safetensors",
-    )
-    add("--revision", help="branch, tag or commit of a repository of the hub")
+    command_line.add_reading_options(result)
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; an error that we foresee is one message without a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    jax.config.update("jax_platforms", "cpu")  # The arrays go from file to file.
-    try:
-        convert(parser().parse_args(arguments))
-    except RemBertError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    command_line.run(convert, parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,12 @@ import dataclasses
 import logging
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-
-from rembert_jax.errors import RemBertError
 from rembert_jax.interop import exported, huggingface
 from rembert_jax.modeling.models import MODELS
+from rembert_jax.tools import command_line
 
 EXPORTERS: dict[str, Callable[..., exported.Signature]] = {
     "savedmodel": exported.export_savedmodel,
@@ -113,34 +110,15 @@ def parser() -> argparse.ArgumentParser:
     add("--input", required=True, help="folder of transformers or hub id")
     add("--output", required=True, help="folder to write; it must be new or empty")
     add("--head", choices=MODELS, help="model to export; by default the one that config.json names")
-    add("--num_labels", type=int, help="labels of a classifier that starts afresh")
-    add(
-        "--init",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="start these afresh: cls, pooler, classifier, … or a pattern",
-    )
-    add("--seed", type=int, default=0, help="for --init")
-    add(
-        "--allow_pickle",
-        action="store_true",
-        help="read the arrays in pytorch_model.bin where there are no safetensors",
-    )
-    add("--revision", help="branch, tag or commit of a repository of the hub")
+    command_line.add_reading_options(result)
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; an error that we foresee is one message without a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("tensorflow").setLevel(logging.WARNING)  # It would announce the folder by its temporary name.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Libraries of GPUs that are not found, and the like.
-    jax.config.update("jax_platforms", "cpu")  # The arrays go from file to file.
-    try:
-        run(parser().parse_args(arguments))
-    except RemBertError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    command_line.run(run, parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -255,9 +255,7 @@ def test_no_process_waits_for_a_vocabulary_that_cannot_be_made(tmp_path, monkeyp
     monkeypatch.setattr(jax, "process_index", lambda: index)
     monkeypatch.setattr(preparation.multihost_utils, "broadcast_one_to_all", lambda x: told.append(x) or np.array(True))
     config = settings.resolve(with_changes(TINY_PRETRAINING, {"tokenizer.path": "/nowhere/v.model"}))
-    with pytest.raises(
-        RemBertError, match=("/nowhere/v.model: no such folder", "the first process could not")[index]
-    ):
+    with pytest.raises(RemBertError, match=("/nowhere/v.model: no such folder", "the first process could not")[index]):
         preparation.open_tokenizer(config, tmp_path, {})
     assert [bool(failed) for failed in told] == [index == 0]
 
