@@ -20,6 +20,9 @@ from rembert_jax.errors import RemBertError
 
 # "gelu" is the exact erf form; the other two names are the tanh approximation that google-research/bert used.
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+MAX_LAYERS = 1000
+"""As deep as Transformers have been trained (DeepNet, https://arxiv.org/abs/2203.00555)."""
+
 SIZES: dict[str, dict[str, int]] = {
     # For tests and for reading along on a laptop.
     "tiny": dict(
@@ -105,6 +108,8 @@ class RemBertConfig:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise RemBertError(f"{name}={getattr(self, name)}: expected at least 1")
+        if self.num_hidden_layers > MAX_LAYERS:  # Whatever builds so many layers would seem to hang.
+            raise RemBertError(f"num_hidden_layers={self.num_hidden_layers}: expected at most {MAX_LAYERS}")
         if self.hidden_size % self.num_attention_heads:
             raise RemBertError(
                 f"hidden_size={self.hidden_size} is not divisible by num_attention_heads={self.num_attention_heads}; "

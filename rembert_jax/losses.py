@@ -1,5 +1,7 @@
 """Losses as (sum, weight) pairs, never means: the caller divides one global sum by one global weight.
 
+Only question answering is the mean of two means, as it is documented for the model; see there when it is a plain sum.
+
 Letters: T positions, E output embedding width, V vocabulary, B batch, L length, C labels. All sums are float32.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from rembert_jax.errors import RemBertError
+
+logger = logging.getLogger(__name__)
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -96,6 +99,18 @@ def param_shardings(abstract_params: Any, mesh: Mesh) -> Any:
     ):
         _check_divides(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape, sharding)
     return shardings
+
+
+def for_shape(sharding: Sharding, shape: tuple[int, ...], name: str) -> Sharding:
+    """A sharding for an array of this shape: the given one, or replicated (and logged) where that cannot split it."""
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    try:
+        _check_divides(name, shape, sharding)
+    except RemBertError as error:
+        logger.warning("%s; it is now whole on every device", error)
+        return NamedSharding(sharding.mesh, PartitionSpec())
+    return sharding
 
 
 def _check_divides(name: str, shape: tuple[int, ...], sharding: NamedSharding) -> None:

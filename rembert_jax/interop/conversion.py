@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from rembert_jax.errors import RemBertError
@@ -30,6 +31,10 @@ _FIELDS = (
     ("classifier/", "hidden_size, num_labels (or init=('classifier',) for a fresh one)"),
     ("", "hidden_size"),
 )
+
+
+FLOATS = tuple(np.dtype(kind) for kind in (np.float64, np.float32, np.float16, ml_dtypes.bfloat16))
+"""What parameters are stored in."""
 
 
 class ConversionError(RemBertError):
@@ -161,7 +166,7 @@ def plan(
     initialised, missing, wrong = [], [], []
     used: set[str] = set()
     for name, rows in expand(shapes).items():
-        if matches(names.full_name(name), init, names.TARGET_GROUPS):
+        if _starts_afresh(names.full_name(name), rows, init):
             initialised.append(name)
             used |= {found for row, _, _ in rows if (found := partner(row)) is not None}
             continue
@@ -179,7 +184,7 @@ def plan(
             found_pieces.append(piece)
         pieces[name] = tuple(found_pieces)
     rest = {n: s for n, s in source.shapes.items() if n not in {p.source for ps in pieces.values() for p in ps}}
-    allowed = {n for n in rest if n in used or matches(n, drop, names.SOURCE_GROUPS) or _is_buffer(n)}
+    allowed = {n for n in rest if n in used or matches(n, drop, names.SOURCE_GROUPS) or is_buffer(n)}
     left_over = [f"{n} {list(s)}" for n, s in rest.items() if n not in allowed]
     _refuse(source.path, wrong, "shapes differ; change the fields named, or take the config that belongs to the file")
     _refuse(source.path, missing, f"the file lacks parameters of the model; {_advice(missing, '--init')}")
@@ -187,7 +192,27 @@ def plan(
     return Plan(pieces=pieces, initialised=tuple(initialised), dropped=rest)
 
 
-def _is_buffer(name: str) -> bool:
+def _starts_afresh(
+    full_name: str, rows: Sequence[tuple[names.Parameter, int | None, tuple[int, ...]]], init: Sequence[str]
+) -> bool:
+    """Whether `init` names a parameter, or each of the layers stacked in it.
+
+    Raises:
+      ConversionError: if it names some of them only.
+    """
+    if matches(full_name, init, names.TARGET_GROUPS):
+        return True
+    named = [matches(row.name, init, names.TARGET_GROUPS) for row, _, _ in rows]
+    if any(named) and not all(named):
+        raise ConversionError(
+            f"init names {sum(named)} of the {len(rows)} layers that are stacked in {full_name}, the first of them "
+            f"{rows[named.index(True)][0].name}; name all of them (layer_*), or use Execution(scan_layers=False)"
+        )
+    return all(named)
+
+
+def is_buffer(name: str) -> bool:
+    """Whether an array of a file is no parameter, such as the position ids that older files hold."""
     return any(re.fullmatch(pattern, name) for pattern in names.BUFFERS)
 
 
@@ -253,4 +278,9 @@ def _join(source: Source, pieces: Sequence[Piece], shape: tuple[int, ...], dtype
 
 def _oriented(source: Source, piece: Piece) -> np.ndarray:
     array = source.read(piece.source)
+    if array.dtype not in FLOATS:
+        raise ConversionError(
+            f"{source.path}: {piece.source} has dtype {array.dtype}, expected one of {', '.join(map(str, FLOATS))}; "
+            "quantised weights cannot be read: take the plain model"
+        )
     return array.T if piece.transposed else array

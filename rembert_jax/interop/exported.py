@@ -235,21 +235,11 @@ def _signature(model: nn.Module, outputs: Mapping[str, Any]) -> Signature:
     )
 
 
-def _host_params(model: nn.Module, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _host_params(model: Any, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Flat parameters in the memory of this process.
 
     Raises:
-      ExportError: if they are not the model's: surplus ones would be exported in vain.
+      RemBertError: if they are not the model's: surplus ones would be exported in vain.
     """
-    flat = flatten(nn.unbox(params))
-    example = jnp.zeros((1,) * _dimensions(model).count(",") + (2,), jnp.int32)
-    abstract = jax.eval_shape(model.init, jax.random.key(0), example)["params"]
-    expected = {name: tuple(leaf.shape) for name, leaf in flatten(nn.unbox(abstract)).items()}
-    found = {name: tuple(leaf.shape) for name, leaf in flat.items()}
-    for name in sorted({**found, **expected}):
-        if found.get(name) != expected.get(name):
-            raise ExportError(
-                f"{name}: parameters have {found.get(name, 'no such array')}, {type(model).__name__} "
-                f"{expected.get(name, 'no such parameter')}; give the parameters of this model"
-            )
-    return {name: np.asarray(leaf) for name, leaf in flat.items()}
+    model.check_params(params)
+    return {name: np.asarray(leaf) for name, leaf in flatten(nn.unbox(params)).items()}

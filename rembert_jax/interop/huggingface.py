@@ -20,7 +20,7 @@ from rembert_jax import schema
 from rembert_jax.config import RemBertConfig
 from rembert_jax.errors import RemBertError
 from rembert_jax.interop import names
-from rembert_jax.interop.conversion import Source, expand
+from rembert_jax.interop.conversion import Source, expand, is_buffer
 from rembert_jax.interop.pickled import PickledArrays
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ HARMLESS_KEYS = frozenset(
     "is_encoder_decoder label2id name_or_path num_labels output_attentions output_hidden_states return_dict sep_token_id "
     "tokenizer_class torch_dtype torchscript transformers_version use_bfloat16 use_cache".split()
 )
+# Of arrays that can be parameters; others are of quantised weights, whose scales we do not know.
+WEIGHT_DTYPES = ("F64", "F32", "F16", "BF16")
 # Keys that older files carry under another name, or that must have this value for the model to be the one we compute.
 FIXED_KEYS = {"pruned_heads": {}, "position_embedding_type": "absolute", "embedding_dropout_prob": 0}
 WEIGHTS_NAME = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
@@ -181,17 +183,17 @@ def _architecture(path: pathlib.Path, values: Mapping[str, Any]) -> str | None:
 
 
 def _labels(path: pathlib.Path, values: Mapping[str, Any]) -> tuple[str, ...] | None:
-    found = values.get("id2label")
+    found, count = values.get("id2label"), values.get("num_labels")
+    whole = isinstance(count, int) and not isinstance(count, bool) and 0 < count <= 100_000
+    if count is not None and not whole:
+        raise ModelFolderError(f"{path}: num_labels={count!r}, expected a whole number from 1 on; correct the file")
     if found is None:
-        count = values.get("num_labels")
-        if count is None:
-            return None
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 < count <= 100_000:
-            raise ModelFolderError(f"{path}: num_labels={count!r}, expected a whole number from 1 on; correct the file")
-        return tuple(f"LABEL_{i}" for i in range(count))
+        return None if count is None else tuple(f"LABEL_{i}" for i in range(count))
     good = isinstance(found, dict) and all(isinstance(label, str) for label in found.values())
     if not good or sorted(found) != sorted(str(i) for i in range(len(found))):
         raise ModelFolderError(f"{path}: id2label={found!r}, expected names for '0', '1', …; correct the file")
+    if count not in (None, len(found)):
+        raise ModelFolderError(f"{path}: num_labels={count}, but id2label has {len(found)} names; remove one of them")
     return tuple(found[str(i)] for i in range(len(found)))
 
 
@@ -222,11 +224,19 @@ class SafetensorsFiles(Source):
             try:
                 with safe_open(file, framework="numpy") as opened:
                     found = list(opened.keys())
-                    shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in found}
+                    slices = {name: opened.get_slice(name) for name in found}
+                    shapes = {name: tuple(array.get_shape()) for name, array in slices.items()}
+                    dtypes = {name: array.get_dtype() for name, array in slices.items()}
             except (SafetensorError, OSError) as error:
                 raise ModelFolderError(
                     f"{file}: cannot be read as safetensors ({error}); the file is damaged or incomplete: get it again"
                 ) from error
+            for name, dtype in dtypes.items():
+                if dtype not in WEIGHT_DTYPES and not is_buffer(name):
+                    raise ModelFolderError(
+                        f"{file}: {name} has dtype {dtype}, expected one of {', '.join(WEIGHT_DTYPES)}; quantised weights "
+                        "cannot be read: take the plain model"
+                    )
             if lacking := sorted(set(wanted or ()) - set(found)):
                 raise ModelFolderError(
                     f"{file}: lacks {lacking[0]}, which the index says is there; get the files again"

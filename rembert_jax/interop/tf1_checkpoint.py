@@ -59,11 +59,15 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]], path: str) -> RemBertCon
       ConversionError: naming the variable that is missing.
     """
 
-    def shape(full_name: str) -> tuple[int, ...]:
+    def shape(full_name: str, axes: int = 2) -> tuple[int, ...]:
         pattern = names.parameter(full_name).tensorflow
         found = [size for name, size in shapes.items() if re.fullmatch(pattern, name)]
         if not found:
             raise ConversionError(f"{path}: no variable {pattern}; expected a RemBERT checkpoint, or give --config")
+        if len(found[0]) != axes:
+            raise ConversionError(
+                f"{path}: variable {pattern} has shape {list(found[0])}, expected {axes} axes; this is no RemBERT checkpoint"
+            )
         return found[0]
 
     vocab_size, input_width = shape("rembert/embeddings/word_embeddings/embedding")

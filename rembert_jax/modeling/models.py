@@ -274,11 +274,17 @@ class RemBertForCausalLM(_LanguageModel):
 
 
 class RemBertForSequenceClassification(nn.Module, PreTrained):
-    """Classifies a text or a pair of texts from the pooled first token."""
+    """Classifies a text or a pair of texts from the pooled first token.
+
+    `labels`, the names of the classes, and `problem_type`, one of `losses.PROBLEM_TYPES`, change nothing that is computed;
+    they come with a folder and go with it when it is saved.
+    """
 
     config: RemBertConfig
     num_labels: int
     execution: Execution = Execution()
+    labels: tuple[str, ...] | None = None
+    problem_type: str | None = None
 
     def setup(self) -> None:
         self.rembert = RemBertModel(self.config, self.execution)
@@ -335,11 +341,12 @@ class RemBertForMultipleChoice(nn.Module, PreTrained):
 
 
 class RemBertForTokenClassification(nn.Module, PreTrained):
-    """Classifies every token from its last hidden state."""
+    """Classifies every token from its last hidden state; `labels` are the names of the classes, kept for saving."""
 
     config: RemBertConfig
     num_labels: int
     execution: Execution = Execution()
+    labels: tuple[str, ...] | None = None
 
     def setup(self) -> None:
         self.rembert = RemBertModel(self.config, self.execution, add_pooling_layer=False)

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 Model = TypeVar("Model", bound="PreTrained")
 
+DTYPES = ("float32", "bfloat16")
+"""Of parameters that are loaded."""
+
 # Parameters that fine-tuning starts afresh where a file lacks them, and those of heads that a model may lack.
 _FINE_TUNING_HEADS = ("classifier", "qa_outputs")
 _HEADS = ("cls", "pooler", *_FINE_TUNING_HEADS)
@@ -43,7 +46,7 @@ class PreTrained:
         cls: type[Model],
         directory: str | os.PathLike[str],
         *,
-        dtype: Literal["float32", "bfloat16"] = "float32",
+        dtype: Any = "float32",
         sharding: Mesh | Sharding | None = None,
         execution: Execution | None = None,
         init: Sequence[str] = (),
@@ -63,7 +66,8 @@ class PreTrained:
 
         Args:
           directory: a folder with config.json and weights, or a repository such as "google/rembert".
-          dtype: of the parameters, and of the computation unless `execution` says otherwise.
+          dtype: "float32" or "bfloat16", also as `jnp.float32`: of the parameters, and of the computation unless `execution`
+            says otherwise.
           sharding: a mesh, over which parameters are split by `sharding.LOGICAL_RULES`; or one sharding for all.
           execution: how the model is computed.
           init: parameters to start afresh: "cls", "pooler", "classifier", "qa_outputs" or shell patterns of names.
@@ -75,11 +79,12 @@ class PreTrained:
           **fields: fields of this class, such as `num_labels`, and of the config, such as `add_cross_attention`.
 
         Returns:
-          The module and its parameters.
+          The module, with the names of its classes if it has any, and its parameters.
 
         Raises:
           RemBertError: naming the file, what was found and what to change.
         """
+        dtype = _dtype_name(dtype)
         folder = huggingface.find_model(directory, revision=revision, allow_pickle=allow_pickle)
         card = huggingface.read_config(folder)
         execution = execution or Execution(compute_dtype=dtype)
@@ -113,7 +118,8 @@ class PreTrained:
         New rows come from the initialiser, new biases are 0; surplus rows are cut off at the end.
 
         Args:
-          params: parameters of this model, boxed or not.
+          params: parameters of this model, boxed or not. Resized ones stay on their devices, split as they were where
+            their mesh divides the new size and whole on each device where not.
           vocab_size: new number of words.
           rng: key for the new rows.
 
@@ -125,8 +131,8 @@ class PreTrained:
         """
         config = dataclasses.replace(self.config, vocab_size=vocab_size)
         model: Any = self.copy(config=config)  # pyright: ignore[reportAttributeAccessIssue]
+        self.check_params(params)
         old, (_, shapes) = flatten(rules.unbox(params)), abstract_params(model)
-        _check_params(self, old)
         fresh: dict[str, Any] = {}
         for number, (name, shape) in enumerate(shapes.items()):
             if tuple(old[name].shape) == shape:
@@ -139,8 +145,21 @@ class PreTrained:
             else:
                 initializer = nn.initializers.truncated_normal(config.initializer_range)
                 new = initializer(jax.random.fold_in(rng, number), rows, kept.dtype)
-            fresh[name] = jnp.concatenate([kept, new])
+            resized = jnp.concatenate([kept, new])
+            fresh[name] = jax.device_put(resized, rules.for_shape(old[name].sharding, shape, name))
         return model, unflatten(fresh)
+
+    @nn.nowrap
+    def check_params(self, params: Any) -> None:
+        """Raises RemBertError, naming the first difference, if the parameters, boxed or not, are not this model's."""
+        _, shapes = abstract_params(self)  # pyright: ignore[reportArgumentType]
+        found = {name: tuple(leaf.shape) for name, leaf in flatten(rules.unbox(params)).items()}
+        if found != shapes:
+            name = next(name for name in sorted({**found, **shapes}) if found.get(name) != shapes.get(name))
+            raise RemBertError(
+                f"{name}: parameters have {found.get(name, 'no such array')}, {type(self).__name__} "
+                f"{shapes.get(name, 'no such parameter')}; give the parameters of this model"
+            )
 
 
 def save_pretrained(
@@ -160,20 +179,20 @@ def save_pretrained(
       params: its parameters, boxed or not, on devices of this process.
       directory: created if needed.
       tokenizer: saved beside the model, if given.
-      labels: names of the classes; "LABEL_0", … by default.
-      problem_type: kind of sequence classification, for transformers.
+      labels: names of the classes; by default the model's own, or "LABEL_0", … if it has none.
+      problem_type: kind of sequence classification, for transformers; the model's own by default.
       shard_bytes: largest size of one file of weights.
 
     Raises:
       RemBertError: if parameters, labels or tokenizer are not this model's.
     """
     flat = flatten(rules.unbox(params))
-    _check_params(model, flat)
+    model.check_params(flat)
     if getattr(model, "add_pooling_layer", False) and type(model).__name__ != "RemBertModel":
         raise RemBertError("transformers has no language model with a pooler; leave rembert/pooler and its field out")
     count = getattr(model, "num_labels", None)
     if labels is None and count is not None:
-        labels = [f"LABEL_{i}" for i in range(count)]
+        labels = model.labels or [f"LABEL_{i}" for i in range(count)]
     if labels is not None and len(labels) != count:
         raise RemBertError(f"{len(labels)} labels were given, but the model has num_labels={count}")
     if tokenizer is not None and tokenizer.vocab_size != model.config.vocab_size:
@@ -185,23 +204,12 @@ def save_pretrained(
         config=model.config,
         architecture=type(model).__name__,
         labels=None if labels is None else tuple(labels),
-        problem_type=problem_type,
+        problem_type=problem_type or getattr(model, "problem_type", None),
     )
     folder = pathlib.Path(directory)
     huggingface.write(flat, folder, card, shard_bytes=shard_bytes)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-
-
-def _check_params(model: Any, flat: dict[str, Any]) -> None:
-    _, shapes = abstract_params(model)
-    found = {name: tuple(leaf.shape) for name, leaf in flat.items()}
-    if found != shapes:
-        name = next(name for name in sorted({**found, **shapes}) if found.get(name) != shapes.get(name))
-        raise RemBertError(
-            f"{name}: parameters have {found.get(name, 'no such array')}, the model {shapes.get(name, 'no such parameter')}; "
-            "give the parameters of this model"
-        )
 
 
 @functools.lru_cache(maxsize=32)
@@ -216,6 +224,16 @@ def _init(model: nn.Module, key: jax.Array) -> Any:
     return model.init({"params": key}, jnp.zeros((1, 1, 2) if choices else (1, 2), jnp.int32))["params"]
 
 
+def _dtype_name(dtype: Any) -> Literal["float32", "bfloat16"]:
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError:
+        name = None
+    if name not in DTYPES:
+        raise RemBertError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
+    return name
+
+
 def _make_model(
     cls: Any, card: huggingface.ModelCard, source: conversion.Source, execution: Execution, fields: dict[str, Any]
 ) -> Any:
@@ -225,10 +243,16 @@ def _make_model(
         raise RemBertError(f"from_pretrained: unknown field {unknown[0]!r}; known: {', '.join(sorted(own | known))}")
     config = RemBertConfig.from_dict({**card.config.to_dict(), **{k: v for k, v in fields.items() if k in known}})
     values = {name: value for name, value in fields.items() if name in own}
+    if values.get("num_labels", 1) < 1:
+        raise RemBertError(f"num_labels={values['num_labels']}: expected at least 1")
     if "num_labels" in own and "num_labels" not in values:
         values["num_labels"] = huggingface.count_labels(card, source)
         if not values["num_labels"]:
             raise RemBertError(f"{source.path}: neither it nor its config.json says how many labels; give num_labels=…")
+    if "labels" in own and card.labels is not None and len(card.labels) == values["num_labels"]:
+        values.setdefault("labels", card.labels)
+    if "problem_type" in own:
+        values.setdefault("problem_type", card.problem_type)
     return cls(config, execution=execution, **values)
 
 

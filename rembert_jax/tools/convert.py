@@ -98,8 +98,12 @@ def _open_tf1(options: argparse.Namespace) -> Opened:
 
 
 def _open_jax(options: argparse.Namespace) -> Opened:
-    step = checkpoint.find(options.input)
+    step = checkpoint.find(options.input, "--input")
     manifest = checkpoint.read_manifest(step)
+    if "model" not in manifest:
+        raise ConvertError(
+            f"{step}: its metadata has no `model` (the architecture); expected a checkpoint of this package"
+        )
     labels = manifest.get("labels")
     card = huggingface.ModelCard(
         config=RemBertConfig.from_dict(manifest["model"]),
@@ -136,14 +140,10 @@ def convert(options: argparse.Namespace) -> conversion.Plan:
     dtype = DTYPES[options.dtype]
     params: dict[str, Any] = conversion.assemble(plan, opened.source, shapes, dtype, lambda _, array: array)
     params |= pretrained.initial_params(model, plan.initialised, options.seed, options.dtype)
-    labels = opened.card.labels if getattr(model, "num_labels", None) == len(opened.card.labels or ()) else None
     if options.target == "hf":
-        problem_type = opened.card.problem_type if options.head in (None, "sequence_classification") else None
-        pretrained.save_pretrained(
-            model, unflatten(params), output, tokenizer, labels=labels, problem_type=problem_type
-        )
+        pretrained.save_pretrained(model, unflatten(params), output, tokenizer)
     else:
-        _save_jax(model, params, output, tokenizer, dataclasses.replace(opened.card, labels=labels))
+        _save_jax(model, params, output, tokenizer)
     print(f"wrote {type(model).__name__} to {output}" + ("" if tokenizer else ", without a tokenizer (--tokenizer)"))
     return plan
 
@@ -171,12 +171,17 @@ def _model(options: argparse.Namespace, opened: Opened) -> Any:
     head = options.head or CLASS_TO_HEAD.get(card.architecture or "")
     if head is None:
         raise ConvertError(f"{options.input} does not say what it is; name one of --head {', '.join(MODELS)}")
+    _check_classifier(options, opened, head)
     fields: dict[str, Any] = {}
-    if "num_labels" in {field.name for field in dataclasses.fields(MODELS[head])}:
+    known = {field.name for field in dataclasses.fields(MODELS[head])}
+    if "num_labels" in known:
         count = options.num_labels or huggingface.count_labels(card, opened.source)
         if not count:
             raise ConvertError(f"{options.input} does not say how many labels it has; give --num_labels")
         fields["num_labels"] = count
+        fields["labels"] = card.labels if count == len(card.labels or ()) else None
+    if "problem_type" in known:
+        fields["problem_type"] = card.problem_type
     if head == "masked_lm" and options.target == "jax":  # Our own checkpoints may hold both; transformers' cannot.
         patterns = conversion.matches
         stored = [n for n in opened.source.shapes if not patterns(n, options.drop, names.SOURCE_GROUPS)]
@@ -184,18 +189,25 @@ def _model(options: argparse.Namespace, opened: Opened) -> Any:
     return MODELS[head](card.config, **fields)  # pyright: ignore[reportCallIssue]
 
 
-def _save_jax(
-    model: Any,
-    params: Mapping[str, Any],
-    output: pathlib.Path,
-    tokenizer: Tokenizer | None,
-    card: huggingface.ModelCard,
-) -> None:
+def _check_classifier(options: argparse.Namespace, opened: Opened, head: str) -> None:
+    """Heads of three models are called `classifier`: one of another model must not become this model's in silence."""
+    stored = CLASS_TO_HEAD.get(opened.card.architecture or "")
+    counted = {"sequence_classification", "multiple_choice", "token_classification"}
+    afresh = {"classifier", "classifier/*", "classifier*"} & set(options.init)
+    if head in counted and stored in counted - {head} and not afresh:
+        raise ConvertError(
+            f"{options.input} holds the classifier of {stored}, which is none of {head}; "
+            "--init classifier starts it afresh, or choose another --head"
+        )
+
+
+def _save_jax(model: Any, params: Mapping[str, Any], output: pathlib.Path, tokenizer: Tokenizer | None) -> None:
+    labels = getattr(model, "labels", None)
     manifest = {
         "model": model.config.to_dict(),
         "architecture": type(model).__name__,
-        "labels": None if card.labels is None else list(card.labels),
-        "problem_type": card.problem_type,
+        "labels": None if labels is None else list(labels),
+        "problem_type": getattr(model, "problem_type", None),
         "tokenizer_sha256": tokenizer.sha256 if tokenizer else "",
     }
     # A bare RemBertModel too gets the names that it has in every other model, for `init_from`.

@@ -84,8 +84,6 @@ def _fields(head: str, options: argparse.Namespace) -> dict[str, Any]:
     counted = [h for h, model in MODELS.items() if "num_labels" in {field.name for field in dataclasses.fields(model)}]
     if head not in counted:
         raise exported.ExportError(f"--num_labels is of --head {' and '.join(counted)}, not of {head}; leave it out")
-    if options.num_labels < 1:
-        raise exported.ExportError(f"--num_labels={options.num_labels}, expected at least 1")
     return {"num_labels": options.num_labels}
 
 

@@ -85,8 +85,10 @@ class CheckpointStore:
         self._checkpointer.close()
 
 
-def find(path: epath.PathLike) -> pathlib.Path:
+def find(path: epath.PathLike, name: str = "init_from") -> pathlib.Path:
     """The step folder that `init_from` means: a step folder itself, or the newest step of a run's folder.
+
+    `name` is what the path is called in messages.
 
     Raises:
       CheckpointError: if there is none.
@@ -98,7 +100,7 @@ def find(path: epath.PathLike) -> pathlib.Path:
         if steps := _steps(folder):
             return max(steps, key=lambda p: int(p.name))
     raise CheckpointError(
-        f"init_from={path}: no checkpoint found there; expected a run's workdir, or one of its checkpoints/<step> folders"
+        f"{name}={path}: no checkpoint found there; expected a run's workdir, or one of its checkpoints/<step> folders"
     )
 
 

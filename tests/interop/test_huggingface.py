@@ -230,6 +230,53 @@ def test_labels_must_be_named_or_counted(public, masked_lm, tmp_path, tiny_confi
         save_pretrained(model, params, tmp_path, labels=["A", "B"])
 
 
+def test_names_of_classes_travel_with_the_model(tiny_config, random_params, tmp_path):
+    sequence = make(RemBertForSequenceClassification, tiny_config, random_params, num_labels=2)
+    save_pretrained(*sequence, tmp_path / "1", labels=["no", "yes"], problem_type="multi_label_classification")
+    model, params = RemBertForSequenceClassification.from_pretrained(tmp_path / "1")
+    assert (model.labels, model.problem_type) == (("no", "yes"), "multi_label_classification")
+    save_pretrained(model, params, tmp_path / "2")
+    assert (tmp_path / "2" / "config.json").read_bytes() == (tmp_path / "1" / "config.json").read_bytes()
+    model, _ = RemBertForSequenceClassification.from_pretrained(tmp_path / "1", num_labels=3, init=["classifier"])
+    assert model.labels is None  # The names of two do not name three.
+    token = make(RemBertForTokenClassification, tiny_config, random_params, num_labels=2)
+    save_pretrained(*token, tmp_path / "3", labels=["O", "PER"])
+    assert RemBertForTokenClassification.from_pretrained(tmp_path / "3")[0].labels == ("O", "PER")
+
+
+def test_layers_start_afresh_under_their_own_names_also_where_they_are_stacked(folder, masked_lm):
+    stacked = "rembert/encoder/layer/intermediate/kernel"
+    every = "rembert/encoder/layer_*/intermediate/kernel"
+    params = RemBertForMaskedLM.from_pretrained(folder, init=[every])[1]
+    before, after = flatten(masked_lm[1]), flatten(params)
+    assert [name for name in before if not np.array_equal(before[name], after[name])] == [stacked]
+    one = "rembert/encoder/layer_1/intermediate/kernel"
+    with pytest.raises(RemBertError, match=f"names 1 of the 2 layers that are stacked in {stacked}.*{one}; name all"):
+        RemBertForMaskedLM.from_pretrained(folder, init=[one])
+    params = RemBertForMaskedLM.from_pretrained(folder, init=[one], execution=Execution(scan_layers=False))[1]
+    layers = params["rembert"]["encoder"]
+    assert not np.array_equal(layers["layer_1"]["intermediate"]["kernel"], before[stacked][1])
+    np.testing.assert_array_equal(layers["layer_0"]["intermediate"]["kernel"], before[stacked][0])
+
+
+def test_dtypes_by_name_or_as_in_numpy(folder):
+    for dtype in ("bfloat16", jnp.bfloat16, np.dtype(jnp.bfloat16)):
+        model, params = RemBertForMaskedLM.from_pretrained(folder, dtype=dtype)
+        assert model.execution.compute_dtype == "bfloat16"
+        assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "foo", None])
+def test_other_dtypes_are_refused(folder, dtype):
+    with pytest.raises(RemBertError, match=f"dtype={dtype!r}: expected one of float32, bfloat16"):
+        RemBertForMaskedLM.from_pretrained(folder, dtype=dtype)
+
+
+def test_no_labels_at_all_are_refused(public):
+    with pytest.raises(RemBertError, match="num_labels=0: expected at least 1"):
+        RemBertForSequenceClassification.from_pretrained(public, num_labels=0)
+
+
 def test_fields_of_the_config_can_be_changed(public):
     model, _ = RemBertForSequenceClassification.from_pretrained(public, num_labels=2, classifier_dropout_prob=0.3)
     assert model.config.classifier_dropout_prob == 0.3

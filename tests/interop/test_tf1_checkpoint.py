@@ -115,3 +115,6 @@ def test_another_kind_of_checkpoint_is_refused(checkpoints):
     del shapes["bert/embeddings/word_embeddings"]
     with pytest.raises(RemBertError, match="expected a RemBERT checkpoint, or give --config"):
         tf1_checkpoint.infer_config(shapes, "here")
+    shapes["bert/embeddings/word_embeddings"] = (50,)
+    with pytest.raises(RemBertError, match=r"word_embeddings.* has shape \[50\], expected 2 axes"):
+        tf1_checkpoint.infer_config(shapes, "here")

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 
+import ml_dtypes
 import numpy as np
 import pytest
 from helpers import assert_same_trees
@@ -44,10 +45,12 @@ def test_an_activation_is_read_under_its_other_name(folder):
         ({"hidden_size": "16"}, r"hidden_size: found '16' \(str\), expected int"),
         ({"hidden_size": 17}, "hidden_size=17 is not divisible by num_attention_heads=4"),
         ({"eos_token_id": None}, "eos_token_id: found None"),
+        ({"num_hidden_layers": 10**12}, "num_hidden_layers=1000000000000: expected at most 1000"),
         ({"hidden_act": "mish"}, "hidden_act='mish': expected one of gelu"),
         ({"id2label": {"0": "A", "2": "B"}}, "id2label"),
         ({"problem_type": 3}, "problem_type=3"),
         ({"id2label": ..., "num_labels": True}, "num_labels=True, expected a whole number"),
+        ({"id2label": {"0": "A", "1": "B"}, "num_labels": 3}, "num_labels=3, but id2label has 2 names"),
         ({"pruned_heads": {"0": [1]}}, "pruned_heads"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key'"),
         ({"auto_map": {"AutoModel": "x.Y"}}, "auto_map"),
@@ -98,6 +101,16 @@ def test_broken_json_is_refused(folder, content, message):
 def test_sizes_that_disagree_name_both_and_the_field(folder, changes, message):
     edit(folder, **changes)
     with pytest.raises(RemBertError, match=message):
+        RemBertForMaskedLM.from_pretrained(folder)
+
+
+def test_quantised_weights_are_refused(folder):
+    name = "rembert.encoder.layer.1.output.dense.weight"
+    rewrite(folder, lambda tensors: {**tensors, name: tensors[name].astype(np.int8)})
+    with pytest.raises(RemBertError, match=rf"{name} has dtype I8, expected one of F64, F32, F16, BF16; quantised"):
+        RemBertForMaskedLM.from_pretrained(folder)
+    rewrite(folder, lambda tensors: {**tensors, name: tensors[name].astype(ml_dtypes.float8_e4m3fn)})
+    with pytest.raises(RemBertError, match=f"{name} has dtype F8_E4M3"):
         RemBertForMaskedLM.from_pretrained(folder)
 
 

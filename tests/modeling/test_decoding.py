@@ -16,6 +16,7 @@ from rembert_jax import (
 )
 from rembert_jax.errors import RemBertError
 from rembert_jax.modeling.generation import Sampling
+from rembert_jax.sharding import MeshConfig, make_mesh, param_shardings
 
 IDS = jax.ShapeDtypeStruct((2, 4), jnp.int32)
 ROUNDING = 1e-5
@@ -293,3 +294,20 @@ def test_resizing_takes_boxed_parameters_and_no_foreign_ones(tiny_config, random
     foreign = random_params(RemBertForSequenceClassification(tiny_config, num_labels=2), IDS)
     with pytest.raises(RemBertError, match="give the parameters of this model"):
         model.resize_token_embeddings(foreign, 50, jax.random.key(0))
+
+
+def test_resized_parameters_stay_where_they_were(tiny_config, random_params, caplog):
+    model = RemBertForMaskedLM(tiny_config)
+    abstract = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 2), jnp.int32))["params"]
+    mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=4))
+    params = jax.device_put(random_params(model, IDS), param_shardings(abstract, mesh))
+    _, resized = model.resize_token_embeddings(params, 52, jax.random.key(0))
+    same = jax.tree.map(lambda new, old: new.sharding == old.sharding, resized, params)
+    assert all(jax.tree.leaves(same))
+    table = resized["cls"]["decoder"]["embedding"]
+    assert table.addressable_shards[0].data.shape == (13, 12)
+    assert not caplog.records
+    _, resized = model.resize_token_embeddings(params, 50, jax.random.key(0))  # Not divisible by 4.
+    table = resized["cls"]["decoder"]["embedding"]
+    assert table.sharding.is_fully_replicated and table.sharding.mesh == mesh
+    assert "50 is not divisible by mesh axis tensor=4" in caplog.text

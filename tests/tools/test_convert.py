@@ -61,6 +61,30 @@ def test_another_head_drops_and_starts_afresh_only_what_is_named(folder, tmp_pat
     )
 
 
+def test_a_classifier_does_not_become_that_of_another_model(folder, tmp_path):
+    arguments = ("--from", "hf", "--to", "hf", "--input", folder, "--output", tmp_path / "out")
+    arguments += ("--head", "token_classification", "--drop", "pooler")
+    with pytest.raises(RemBertError, match=r"holds the classifier of sequence_classification, .*; --init classifier"):
+        run(*arguments)
+    assert run(*arguments, "--init", "classifier").initialised == ("classifier/dense/bias", "classifier/dense/kernel")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two"])
+def test_numbers_of_labels_start_at_one(folder, tmp_path, number, capsys):
+    with pytest.raises(SystemExit):
+        run("--from", "hf", "--to", "hf", "--input", folder, "--output", tmp_path / "out", "--num_labels", number)
+    assert f"--num_labels: {number!r}, expected a whole number from 1 on" in capsys.readouterr().err
+
+
+def test_runs_that_cannot_be_read_are_told_in_words(tmp_path):
+    arguments = ("--from", "jax", "--to", "hf", "--input", tmp_path / "run", "--output", tmp_path / "out")
+    with pytest.raises(RemBertError, match=r"^--input=.*run: no checkpoint found there"):
+        run(*arguments)
+    checkpoint.save_params(tmp_path / "run", {"rembert/a": np.zeros(1)}, {"step": 0})
+    with pytest.raises(RemBertError, match="its metadata has no `model`"):
+        run(*arguments)
+
+
 def test_bfloat16_halves_the_file(folder, tmp_path):
     run("--from", "hf", "--to", "hf", "--input", folder, "--output", tmp_path, "--dtype", "bfloat16")
     sizes = [(path / "model.safetensors").stat().st_size for path in (folder, tmp_path)]
