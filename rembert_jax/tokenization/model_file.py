@@ -16,24 +16,28 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from typing import Any
+import weakref
 
 import sentencepiece
 
 from rembert_jax.errors import RemBertError
+from rembert_jax.tokenization import probe, protobuf
 
 logger = logging.getLogger(__name__)
 
 # RemBERT's own files of 250,300 pieces have 5 MB (.model) and 15 MB (tokenizer.json).
 MAX_MODEL_BYTES = 64 << 20
-MAX_JSON_BYTES = 256 << 20
-MAX_PIECE_BYTES = 1 << 12  # SentencePiece learns pieces of 16 characters; user-defined ones are words or tags.
-TYPE_USER_DEFINED = b"\x18\x04"  # Field 3, value 4.
+MAX_JSON_BYTES = 64 << 20
+# That file has 0.75 million commas and brackets; Python needs up to a hundred bytes for what stands between two of them.
+MAX_JSON_PARTS = 4 << 20
 PROBE_SECONDS = 120.0
-PROBE = pathlib.Path(__file__).with_name("probe.py")
+PROBE = pathlib.Path(probe.__file__)
+# What a parser that has lost its way ends with. Any other signal comes from outside.
+CRASHES = ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGTRAP")
 
 _known: set[str] = set()
+# Models in use, by their hash: a file that is opened again is neither loaded in a child nor parsed again.
+_open_models: weakref.WeakValueDictionary[str, ModelFile] = weakref.WeakValueDictionary()
 
 
 class TokenizerError(RemBertError):
@@ -64,36 +68,69 @@ def check_in_child(path: pathlib.Path, kind: str, content: bytes, charsmap: byte
     """Has a child process load `content` ("model" or "json") unless it is known; returns the sha256, which it logs.
 
     Raises:
-      TokenizerError: if the child refuses the file, crashes or takes too long; this process is unharmed.
+      TokenizerError: if the child refuses the file, crashes or takes too long, in which case this process is unharmed; or
+        if there is no child to try it in, which is not the file's fault.
     """
     digest = hashlib.sha256(content).hexdigest()
     logger.info("%s: sha256 %s, %s", path, digest, "known" if digest in _known else "unknown, loading it in a child")
-    if digest in _known:
-        return digest
-    # -P: a module beside the vocabulary must not stand in for the real one.
-    command = [sys.executable, "-P", str(PROBE), kind]
-    given = struct.pack("<Q", len(charsmap)) + charsmap + content
-    try:
-        done = subprocess.run(command, input=given, capture_output=True, timeout=PROBE_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        raise TokenizerError(
-            f"{path} (sha256 {digest}): not loaded after {PROBE_SECONDS:g} seconds; do not use this file, "
-            "or get it anew from its source"
-        ) from None
-    if done.returncode != 0:
-        raise TokenizerError(
-            f"{path} (sha256 {digest}): {_what_happened(done)}; the file is damaged, truncated or crafted: "
-            "compare its hash with the source's and get it anew"
-        )
-    _known.add(digest)
+    if digest not in _known:
+        reason = _try_in_child(kind, struct.pack("<Q", len(charsmap)) + charsmap + content)
+        if reason:
+            raise TokenizerError(f"{path} (sha256 {digest}): {reason}")
+        _known.add(digest)
     return digest
 
 
-def _what_happened(done: subprocess.CompletedProcess[bytes]) -> str:
-    if done.returncode < 0:
-        return f"loading it crashed a child process ({signal.Signals(-done.returncode).name})"
-    last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-    return f"not a SentencePiece model or tokenizer ({last[0] if last else f'exit status {done.returncode}'})"
+def _try_in_child(kind: str, given: bytes) -> str:
+    """Why a file is not to be loaded; empty where the child has loaded it."""
+    if not sys.executable:
+        return (
+            "not checked, since sys.executable does not name the Python program that would do it in a child process; "
+            "set sys.executable to it, as a program that embeds Python must"
+        )
+    # -P: else the child would look for every module beside probe.py first, among files of this package.
+    command = [sys.executable, "-P", str(PROBE), kind]
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, timeout=PROBE_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return (
+            f"not loaded after {PROBE_SECONDS:g} seconds; do not use this file, or get it anew from its source, "
+            "unless the machine is so busy that this tells nothing: then try again"
+        )
+    except OSError as error:
+        return (
+            f"not checked, since {sys.executable} could not be started ({error}); this says nothing of the file: "
+            "see that there is memory and room for a process, and that sys.executable names a Python program"
+        )
+    return _explain(done)
+
+
+def _explain(done: subprocess.CompletedProcess[bytes]) -> str:
+    """Why the child did not load the file, and whose fault that is; empty where it did."""
+    if done.returncode == 0 and done.stdout.strip() == probe.LOADED:
+        return ""
+    last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    if done.returncode == 0:
+        return (
+            f"not checked, since {sys.executable} did not run {PROBE.name}; this says nothing of the file: "
+            "set sys.executable to a Python program"
+        )
+    if done.returncode == probe.NOT_INSTALLED:
+        return (
+            f"not checked, since {sys.executable} lacks what it needs ({last}); this says nothing of the file: install "
+            "it there, or name its folder in PYTHONPATH"
+        )
+    advice = "the file is damaged, truncated or crafted: compare its hash with the source's and get it anew"
+    if done.returncode > 0:
+        return f"not a SentencePiece model or tokenizer ({last}); {advice}"
+    name = next((item.name for item in signal.Signals if item == -done.returncode), f"signal {-done.returncode}")
+    if name in CRASHES:
+        return f"loading it crashed a child process ({name}); {advice}"
+    return (
+        f"not checked, since the child process that loaded it was ended from outside ({name}); SIGKILL is most often the "
+        "system's answer to a lack of memory: see that some GB are free and try again, and do not use the file if that "
+        "repeats"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,86 +172,28 @@ def read_model(path: pathlib.Path) -> ModelFile:
       TokenizerError: if there is no such file, or it is too large, empty, no SentencePiece model, or fails in a child.
     """
     content = read_file(path, MAX_MODEL_BYTES, "a SentencePiece .model file")
-    try:
-        trainer, normalizer, user_defined = _sections(content)
-        fields: dict[str, Any] = {
-            "unigram": _last(trainer, 3, 1) == 1,
-            "space_at_end": bool(_last(trainer, 24, 0)),
-            "byte_fallback": bool(_last(trainer, 35, 0)),
-            "prefix": bool(_last(normalizer, 3, 1)),
-            "charsmap": _last(normalizer, 2, b""),
-        }
-    except (IndexError, ValueError) as error:
+    found = _open_models.get(hashlib.sha256(content).hexdigest())
+    if found is None:
+        try:
+            parts = protobuf.read_model_parts(content)
+        except (IndexError, ValueError) as error:
+            raise TokenizerError(
+                f"{path}: not a SentencePiece model ({error}); the file is damaged or something else: get it anew"
+            ) from None
+        digest = check_in_child(path, "model", content, parts["charsmap"])
+        found = ModelFile(path, content, digest, **parts)
+    else:
+        logger.info("%s: sha256 %s, in use already", path, found.sha256)
+        found = dataclasses.replace(found, path=path)
+    _open_models[found.sha256] = found
+    return found
+
+
+def check_json_size(path: pathlib.Path, content: bytes) -> None:
+    """Refuses a file whose values would need much more memory than its bytes, such as one of empty lists."""
+    parts = sum(content.count(mark) for mark in (b",", b"[", b"{"))
+    if parts > MAX_JSON_PARTS:
         raise TokenizerError(
-            f"{path}: not a SentencePiece model ({error}); the file is damaged or something else: get it anew"
-        ) from None
-    digest = check_in_child(path, "model", content, fields["charsmap"])
-    return ModelFile(path, content, digest, user_defined=tuple(user_defined), **fields)
-
-
-def _sections(content: bytes) -> tuple[bytes, bytes, list[int]]:
-    """Trainer and normaliser settings of a ModelProto, each as its serialised message; ids of user-defined pieces."""
-    found: dict[int, list[bytes]] = {2: [], 3: []}
-    user_defined, pieces = [], 0
-    for number, value in _fields(content):
-        if number in (1, 2, 3) and not isinstance(value, bytes):
-            raise ValueError(f"field {number} is no message")
-        if number == 1 and isinstance(value, bytes):
-            if len(value) > MAX_PIECE_BYTES:
-                raise ValueError(f"piece {pieces} has {len(value):,} bytes, expected at most {MAX_PIECE_BYTES:,}")
-            if TYPE_USER_DEFINED in value and _last(value, 3, 1) == 4:
-                user_defined.append(pieces)
-            pieces += 1
-        elif number in found and isinstance(value, bytes):
-            found[number].append(value)
-    # A message given in parts is the parts one after the other.
-    return b"".join(found[2]), b"".join(found[3]), user_defined
-
-
-def _last(data: bytes, number: int, default: int | bytes) -> int | bytes:
-    """The last value of a field, which is the one that counts."""
-    values = [value for found, value in _fields(data) if found == number]
-    if values and type(values[-1]) is not type(default):
-        raise ValueError(f"field {number} has a value of another kind")
-    return values[-1] if values else default
-
-
-_FIXED = {1: 8, 5: 4}  # Bytes of the wire types of fixed width.
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(number, value) of each field of a serialised protocol-buffer message; numbers of fixed width stay bytes."""
-    at, end = 0, len(data)
-    while at < end:
-        key, at = _varint(data, at)
-        kind = key & 7
-        if kind == 0:
-            value, at = _varint(data, at)
-            yield key >> 3, value
-            continue
-        if kind == 2:
-            size, at = _varint(data, at)
-        elif kind in _FIXED:
-            size = _FIXED[kind]
-        else:
-            raise ValueError(f"wire type {kind} at byte {at}")
-        if size > end - at:
-            raise ValueError(f"{size - (end - at):,} bytes are missing at the end")
-        yield key >> 3, data[at : at + size]
-        at += size
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The whole number that begins at `at`, and where it ends."""
-    byte = data[at]
-    if byte < 0x80:
-        return byte, at + 1
-    value, shift = byte & 0x7F, 7
-    while byte >= 0x80:
-        at += 1
-        if shift > 63:
-            raise ValueError(f"a number without end at byte {at}")
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        shift += 7
-    return value, at + 1
+            f"{path}: {parts:,} commas and brackets; expected at most {MAX_JSON_PARTS:,}, RemBERT's own has 750,000: "
+            "this is no tokenizer of RemBERT, get it anew"
+        )

@@ -64,6 +64,10 @@ class UnigramParts:
     added: tuple[Added, ...] = ()
     unused: frozenset[int] = frozenset()
 
+    def beyond(self) -> list[Added]:
+        """Tokens whose ids come after the vocabulary's."""
+        return [token for token in self.added if token.id >= len(self.pieces)]
+
     def build(self, template: tuple[str, str] | None) -> tokenizers.Tokenizer:
         """The tokenizer; `template` names the pieces for [CLS] and [SEP], for other programs that load the file."""
         made = tokenizers.Tokenizer(models.Unigram(self.pieces, self.unk_id, byte_fallback=False))
@@ -77,9 +81,14 @@ class UnigramParts:
         scheme = "always" if self.prefix else "never"
         made.pre_tokenizer = cast(Any, pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme=scheme))
         made.decoder = cast(Any, decoders.Metaspace(replacement=SPACE, prepend_scheme=scheme))
-        for token in sorted(self.added, key=lambda token: token.id):
-            flags = {f.name: getattr(token, f.name) for f in dataclasses.fields(token)[3:]}
-            made.add_tokens([AddedToken(token.content, special=token.special, **flags)])
+        flags = [field.name for field in dataclasses.fields(Added)[2:]]
+        # All at once: each addition goes over those before it.
+        made.add_tokens(
+            [
+                AddedToken(token.content, **{name: getattr(token, name) for name in flags})
+                for token in sorted(self.added, key=lambda token: token.id)
+            ]
+        )
         if template is not None:
             cls, sep = template
             made.post_processor = cast(
@@ -108,7 +117,7 @@ class UnigramParts:
         """
         special = {token.id for token in self.added if token.special} | {self.unk_id}
         lowest = min(score for _, score in self.pieces)
-        beyond = [(token.content, lowest) for token in self.added if token.id >= len(self.pieces)]
+        beyond = [(token.content, lowest) for token in self.beyond()]
         pieces = [(f"{p} ", s) if i in special else (p, s) for i, (p, s) in enumerate([*self.pieces, *beyond])]
         return dataclasses.replace(self, pieces=pieces, added=tuple(t for t in self.added if not t.special))
 
