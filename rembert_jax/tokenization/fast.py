@@ -11,7 +11,7 @@ from typing import Any
 
 import tokenizers
 
-from rembert_jax.tokenization import saved, unigram
+from rembert_jax.tokenization import extended, saved, unigram
 from rembert_jax.tokenization.base import JSON_FILE, VOCABULARY_FILE, TokenizerBase, Words, save_json
 from rembert_jax.tokenization.batch import CallOptions, Segment
 from rembert_jax.tokenization.inputs import explain_text
@@ -19,6 +19,7 @@ from rembert_jax.tokenization.model_file import (
     MAX_JSON_BYTES,
     TokenizerError,
     check_in_child,
+    check_json_size,
     read_file,
     read_model,
 )
@@ -27,19 +28,22 @@ from rembert_jax.tokenization.unigram import UnigramParts
 
 
 class RemBertTokenizerFast(TokenizerBase):
-    """The tokenizer of other programs' fast RemBERT, id for id; see the base class for attributes and methods.
+    """The tokenizer of other programs' fast RemBERT, id for id; see the base classes for attributes and methods.
 
     It differs from SentencePiece in quotes and spaces: docs/tokenizers.md.
     """
+
+    is_fast = True
 
     def __init__(self, path: str | os.PathLike[str], settings: TokenizerSettings | None = None) -> None:
         """Reads a `tokenizer.json` or a SentencePiece `.model`; of a folder the first of these that is there.
 
         Without `settings` those saved in the folder are read, if it is one. Where a folder has both files they must have
-        the same pieces, and `sha256` is that of the `.model`.
+        the same pieces, and `sha256` is that of the `.model`, unless the other adds tokens.
 
         Raises:
-          TokenizerError: if there is no such file, it is damaged or of another kind, or lacks a special piece.
+          TokenizerError: if there is no such file, it is damaged or of another kind, lacks a special piece, or adds tokens
+            that only other files name.
         """
         place = pathlib.Path(path)
         if settings is None:
@@ -50,23 +54,26 @@ class RemBertTokenizerFast(TokenizerBase):
         if json_file is not None:
             self.model_file = json_file
             self.sha256, parts = _read_json(json_file, parts)
-        if self._model is not None:
-            self.model_file, self.sha256 = self._model.path, self._model.sha256
         assert parts is not None
+        if self._model is not None and not parts.beyond():
+            self.model_file, self.sha256 = self._model.path, self._model.sha256
         lower = parts.do_lower_case if settings.do_lower_case is None else settings.do_lower_case
         keep = parts.keep_accents if settings.keep_accents is None else settings.keep_accents
         self._parts = dataclasses.replace(parts, do_lower_case=lower, keep_accents=keep)
         self._open(dataclasses.replace(settings, do_lower_case=lower, keep_accents=keep))
+        if place.is_dir():
+            extended.check_added(place, self, {token.id for token in self._parts.added}, None)
 
     def _open(self, settings: TokenizerSettings) -> None:
         parts = self._parts
-        beyond = [token for token in parts.added if token.id >= len(parts.pieces)]
+        beyond = parts.beyond()
         self.vocab_size = len(parts.pieces) + len(beyond)
         self._prefix, self._unused = parts.prefix, parts.unused
         self._control = frozenset(token.id for token in parts.added if token.special) | {parts.unk_id}
         self._names = [piece for piece, _ in parts.pieces] + [token.content for token in beyond]
         self._ids = {piece: i for i, piece in enumerate(self._names)}
         self._finish(settings)
+        self._limit_special([self._names[i] for i in self._special])
         self._parts = parts.with_special(self._special, self.mask_token_id)
         self._backend = self._parts.build((self.cls_token, self.sep_token))
 
@@ -121,6 +128,8 @@ def _files(place: pathlib.Path) -> tuple[pathlib.Path | None, pathlib.Path | Non
 def _read_json(path: pathlib.Path, model: UnigramParts | None) -> tuple[str, UnigramParts]:
     """Hash and parts of a `tokenizer.json`, whose pieces must be those of `model`."""
     content = read_file(path, MAX_JSON_BYTES, "a tokenizer.json")
+    check_json_size(path, content)
+    # Python's own reader of JSON comes to no harm, and says what is wrong in plainer words than the library in the child.
     parts = unigram.read_json(path, saved.parse_json(path, content))
     digest = check_in_child(path, "json", content, parts.charsmap)
     if model is None:

@@ -29,10 +29,44 @@ SPECIAL_NAMES = ("pad", "unk", "cls", "sep", "mask")
 SIDES = ("right", "left")
 # Of other programs, or said by the vocabulary already.
 PASSED_OVER = {
-    "added_tokens_decoder", "additional_special_tokens", "backend", "bos_token", "clean_up_tokenization_spaces", "eos_token",
+    "added_tokens_decoder", "additional_special_tokens", "backend", "bos_token", "eos_token",
     "extra_special_tokens", "is_local", "local_files_only", "name_or_path", "processor_class",
     "special_tokens_map_file", "tokenizer_class", "tokenizer_file", "unk_id", "vocab_file",
 }  # fmt: skip
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, dict) and isinstance(value.get("content"), str))
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_length(value: Any) -> bool:
+    is_number = isinstance(value, (int, float)) or hasattr(value, "__index__")  # As NumPy's whole numbers have.
+    return is_number and not isinstance(value, bool) and value >= 1 and value == value // 1
+
+
+# Each with a check of its value and the words for what it should be; for keys of files and for keywords alike.
+_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "do_lower_case": (_is_bool, "true or false"),
+    "keep_accents": (_is_bool, "true or false"),
+    "add_prefix_space": (_is_bool, "true or false"),
+    "clean_up_tokenization_spaces": (_is_bool, "true or false"),
+    "remove_space": (lambda value: value is True, "true, since no RemBERT tokenizer keeps outer spaces"),
+    "split_special_tokens": (lambda value: value is False, "false; give split_special_tokens=True in the call"),
+    "model_max_length": (_is_length, "a whole number of at least 1"),
+    "padding_side": (lambda value: value in SIDES, "right or left"),
+    "truncation_side": (lambda value: value in SIDES, "right or left"),
+    **{f"{name}_token": (_is_token, 'a string, or an object with a string "content"') for name in SPECIAL_NAMES},
+}
+
+
+def _wrong(name: str, value: Any) -> str:
+    """What is wrong with the value of a key; empty where it is right."""
+    is_right, expected = _KEYS[name]
+    return "" if is_right(value) else f"{name}={value!r:.80}; expected {expected}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,8 +77,10 @@ class TokenizerSettings:
       do_lower_case, keep_accents: as in RemBERT's own files; None leaves it to `tokenizer.json`, and else means that text
         is left as it is. Only the fast tokenizer can change letters.
       add_prefix_space: None, or what the vocabulary must say.
-      model_max_length: used where a call truncates or pads to a length that it does not give.
+      model_max_length: used where a call truncates or pads to a length that it does not give; None for no limit, which
+        other programs write as a huge number.
       padding_side, truncation_side: "right" or "left", where padding is put and what is cut.
+      clean_up_tokenization_spaces: whether decoding takes away the space before `.`, `?`, `!`, `,` and English endings.
       special: name ("pad", "unk", "cls", "sep", "mask") to piece, where it is not one of the usual ones.
     """
 
@@ -54,16 +90,26 @@ class TokenizerSettings:
     model_max_length: int | None = None
     padding_side: Literal["right", "left"] = "right"
     truncation_side: Literal["right", "left"] = "right"
+    clean_up_tokenization_spaces: bool = False
     special: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("padding_side", "truncation_side"):
-            if getattr(self, name) not in SIDES:
-                raise TokenizerError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(SIDES)}")
-        if self.model_max_length is not None and self.model_max_length < 1:
-            raise TokenizerError(f"model_max_length={self.model_max_length}: expected at least 1, or None for no limit")
-        if strange := sorted(set(self.special) - set(SPECIAL_NAMES)):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in _KEYS and not (value is None and field.default is None):
+                if reason := _wrong(field.name, value):
+                    raise TokenizerError(f"{reason}{' or None' * (field.default is None)}")
+        if self.model_max_length is not None:
+            length = int(self.model_max_length)
+            object.__setattr__(self, "model_max_length", length if length < NO_LIMIT else None)
+        if not isinstance(self.special, Mapping):
+            raise TokenizerError(f"special={self.special!r:.80}: expected a mapping such as {{'mask': '<mask>'}}")
+        if strange := sorted(map(str, set(self.special) - set(SPECIAL_NAMES))):
             raise TokenizerError(f"special={strange}: unknown names; expected some of {', '.join(SPECIAL_NAMES)}")
+        if wrong := [name for name, piece in self.special.items() if not isinstance(piece, str) or not piece]:
+            raise TokenizerError(
+                f"special: {wrong[0]!r} is {self.special[wrong[0]]!r:.80}; expected a piece, as a string"
+            )
 
 
 def parse_json(path: pathlib.Path, content: bytes) -> dict[str, Any]:
@@ -87,31 +133,6 @@ def parse_json(path: pathlib.Path, content: bytes) -> dict[str, Any]:
     return value
 
 
-def _is_token(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, dict) and isinstance(value.get("content"), str))
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_length(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 1 and value == value // 1
-
-
-_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "do_lower_case": (_is_bool, "true or false"),
-    "keep_accents": (_is_bool, "true or false"),
-    "add_prefix_space": (_is_bool, "true or false"),
-    "remove_space": (lambda value: value is True, "true, since no RemBERT tokenizer keeps outer spaces"),
-    "split_special_tokens": (lambda value: value is False, "false; give split_special_tokens=True in the call"),
-    "model_max_length": (_is_length, "a whole number of at least 1"),
-    "padding_side": (lambda value: value in SIDES, "right or left"),
-    "truncation_side": (lambda value: value in SIDES, "right or left"),
-    **{f"{name}_token": (_is_token, 'a string, or an object with a string "content"') for name in SPECIAL_NAMES},
-}
-
-
 def _checked(path: pathlib.Path, values: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     """The known keys of a file that have a value."""
     strange = sorted(key for key, value in values.items() if value and key not in PASSED_OVER and key not in keys)
@@ -119,9 +140,8 @@ def _checked(path: pathlib.Path, values: Mapping[str, Any], keys: tuple[str, ...
         logger.warning("%s: unknown keys are ignored: %s", path, ", ".join(strange))
     found = {key: values[key] for key in keys if values.get(key) is not None}
     for key, value in found.items():
-        is_right, expected = _KEYS[key]
-        if not is_right(value):
-            raise TokenizerError(f"{path}: {key}={value!r}; expected {expected}")
+        if reason := _wrong(key, value):
+            raise TokenizerError(f"{path}: {reason}")
     return found
 
 
@@ -153,13 +173,8 @@ def read_settings(folder: pathlib.Path) -> TokenizerSettings:
                     "make them agree, or take one away"
                 )
         special |= more
-    length = config.get("model_max_length", NO_LIMIT)
-    names = ("do_lower_case", "keep_accents", "add_prefix_space", "padding_side", "truncation_side")
-    return TokenizerSettings(
-        model_max_length=int(length) if length < NO_LIMIT else None,
-        special=special,
-        **{name: config[name] for name in names if name in config},
-    )
+    names = [field.name for field in dataclasses.fields(TokenizerSettings)]
+    return TokenizerSettings(special=special, **{name: config[name] for name in names if name in config})
 
 
 def read_settings_file(path: pathlib.Path) -> bytes:
@@ -195,6 +210,7 @@ def write_settings(folder: pathlib.Path, settings: TokenizerSettings) -> list[pa
         "remove_space": True,
         "padding_side": settings.padding_side,
         "truncation_side": settings.truncation_side,
+        "clean_up_tokenization_spaces": settings.clean_up_tokenization_spaces,
     }
     if settings.model_max_length is not None:
         config["model_max_length"] = settings.model_max_length

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import sentencepiece
 
-from rembert_jax.tokenization import saved, unigram
+from rembert_jax.tokenization import extended, saved, unigram
 from rembert_jax.tokenization.base import JSON_FILE, VOCABULARY_FILE, TokenizerBase, Words, save_json
 from rembert_jax.tokenization.batch import CallOptions, Segment
 from rembert_jax.tokenization.inputs import explain_text
@@ -26,7 +26,9 @@ SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map
 
 
 class RemBertTokenizer(TokenizerBase):
-    """SentencePiece's own pieces, exactly; see the base class for attributes and methods."""
+    """SentencePiece's own pieces, exactly; see the base classes for attributes and methods."""
+
+    is_fast = False
 
     def __init__(self, path: str | os.PathLike[str], settings: TokenizerSettings | None = None) -> None:
         """Reads a SentencePiece `.model` file, or the one named `sentencepiece.model` in a folder.
@@ -35,7 +37,7 @@ class RemBertTokenizer(TokenizerBase):
 
         Raises:
           TokenizerError: if the file is missing, is no SentencePiece model, or lacks a special piece; or if settings ask
-            to change letters, which SentencePiece does not do.
+            to change letters, which SentencePiece does not do, or other files of the folder add tokens.
         """
         place = pathlib.Path(path)
         if settings is None:
@@ -56,8 +58,13 @@ class RemBertTokenizer(TokenizerBase):
         self._bytes = {i for i in ids if p.is_byte(i)}
         self._finish(settings)
         names = {p.id_to_piece(i) for i in self._special}
+        self._limit_special(names)
         # The longest first, so that none hides another that it begins.
         self._in_text = re.compile("|".join(map(re.escape, sorted(names, key=lambda name: (-len(name), name)))))
+        if place.is_dir():
+            json_file = place / JSON_FILE
+            whole = self._special | set(self._model.user_defined)
+            extended.check_added(place, self, whole, json_file if json_file.is_file() else None)
 
     def _open(self) -> None:
         assert self._model is not None

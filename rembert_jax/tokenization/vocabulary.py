@@ -13,8 +13,8 @@ import numpy as np
 import sentencepiece
 
 from rembert_jax.errors import RemBertError
-from rembert_jax.tokenization.base import SPECIAL_PIECES
 from rembert_jax.tokenization.model_file import trust
+from rembert_jax.tokenization.pieces import SPECIAL_PIECES
 from rembert_jax.tokenization.saved import write_file
 
 logger = logging.getLogger(__name__)
