@@ -3,8 +3,13 @@
 import os
 import shutil
 import zlib
+from importlib import metadata
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if metadata.version("jaxlib").startswith("0.10."):
+    # Compiling takes longer than running, and the older code generators, which newer versions lack, are faster at it: by a
+    # third in tests/interop/test_parity.py. Child processes get the variable too.
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1")
 
 import filelock
 import flax.linen as nn
