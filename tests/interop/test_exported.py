@@ -159,7 +159,10 @@ def printed(made):
 def run_python(code, argument, cwd):
     command = [sys.executable, "-c", code, json.dumps(argument)]
     # Compiling takes longer than running.
-    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    flags = {
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
     environment = {**os.environ, **flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
