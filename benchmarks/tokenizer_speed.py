@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from rembert_jax.data import synthetic
+from rembert_jax.data import synthetic, synthetic_world
 from rembert_jax.tokenization import RemBertTokenizer, RemBertTokenizerFast, train_vocabulary
 
 try:
@@ -41,7 +41,7 @@ def read_lines(path: str | None, count: int) -> list[str]:
     if path:
         with open(path, encoding="utf-8") as file:
             return [line.rstrip("\n") for line in itertools.islice(file, count)]
-    codes = list(synthetic.LANGUAGES)
+    codes = list(synthetic_world.LANGUAGES)
     return [synthetic.document(codes[i % len(codes)], "train", i // len(codes)) for i in range(count)]
 
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from rembert_jax.data import synthetic
+from rembert_jax.data import synthetic, synthetic_world
 from rembert_jax.tokenization import RemBertTokenizer, train_vocabulary
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -46,7 +46,7 @@ class NumberTokenizer:
 
 def synthetic_texts(count: int = 60) -> list[str]:
     """Documents of all four synthetic languages (three other scripts than Latin)."""
-    return [synthetic.document(code, "train", index) for code in synthetic.LANGUAGES for index in range(count)]
+    return [synthetic.document(code, "train", index) for code in synthetic_world.LANGUAGES for index in range(count)]
 
 
 @functools.cache
@@ -110,6 +110,7 @@ TINY_PRETRAINING: dict[str, Any] = {
         "eval_split": "validation",
         "eval_texts": 4,
         "seq_length": 32,
+        "parallel_texts": 0,
     },
     "optimizer": {"learning_rate": 1e-3, "warmup_steps": 2},
     "training": {"batch_size": 8, "steps": 6, "log_every": 2, "eval_every": 3, "checkpoint_every": 3},

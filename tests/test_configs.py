@@ -17,6 +17,7 @@ from rembert_jax import schema, sharding
 from rembert_jax.config import RemBertConfig
 from rembert_jax.data import synthetic
 from rembert_jax.data.pipeline import DataConfig
+from rembert_jax.errors import RemBertError
 from rembert_jax.modeling.models import RemBertForMaskedLM
 from rembert_jax.tasks.base import TaskConfig
 from rembert_jax.training import report
@@ -34,7 +35,8 @@ def _text_and_treebanks(folder: pathlib.Path) -> str:
         for split, count in (("train", 80), ("dev", 20)):
             path = folder / "text" / code / f"{split}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(synthetic.document(code, split, i) for i in range(count)), encoding="utf-8")
+            texts = [synthetic.document(code, split.replace("dev", "validation"), i) for i in range(count)]
+            path.write_text("\n".join(texts), encoding="utf-8")
         for split in ("train", "dev", "test"):
             rows = []
             for i in range(8):
@@ -43,9 +45,13 @@ def _text_and_treebanks(folder: pathlib.Path) -> str:
             path = folder / "tags" / code / f"{split}.conllu"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n".join(rows), encoding="utf-8")
+    for code, sentences in synthetic.translations(4).items():
+        path = folder / "parallel" / f"{code}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{n}\t{sentence}\n" for n, sentence in enumerate(sentences)), encoding="utf-8")
     return (
         f"text={folder}/text/{{language}}/{{split}}.txt,tags={folder}/tags/{{language}}/{{split}}.conllu,"
-        "labelled=qaa,languages=qaa qab,vocab=200"
+        f"parallel={folder}/parallel/{{language}}.tsv,labelled=qaa,languages=qaa qab,vocab=200"
     )
 
 
@@ -145,6 +151,22 @@ def test_smoke_variant_runs(name, tmp_path):
     if config.get("report"):
         table = (workdir / "results.md").read_text(encoding="utf-8")
         assert all(item["title"] in table and item["title"] in result.stdout for item in config["report"].values())
+
+
+def test_one_seed_sets_every_seed_of_the_quickstart():
+    stages = _stages(_load("quickstart.py", "seed=7"))
+    assert {stage.seed for stage in stages.values()} == {7} and stages["pretrain"].data.synthetic.seed == 7
+    assert all(stage.task.path.endswith("/{language}-7") for stage in stages.values() if stage.task)
+    with pytest.raises(ValueError, match="config argument 'seed=x': expected int as in seed=0"):
+        _load("quickstart.py", "seed=x")
+    with pytest.raises(RemBertError, match="seed=-1: expected 0 or more"):
+        _load("quickstart.py", "seed=-1")
+
+
+def test_text_config_goes_on_from_another_run():
+    stage = _load("pretrain_text.py", "text=a/{language}/{split}.txt,init_from=runs/first,seed=3")["stages"]["pretrain"]
+    assert stage["init_from"] == "runs/first" and stage["model"] == {} and stage["tokenizer"]["vocab_size"] == 0
+    assert stage["seed"] == 3
 
 
 def test_text_config_without_text_says_what_to_give():

@@ -17,8 +17,9 @@ import grain
 import numpy as np
 from absl import flags
 
-from rembert_jax.data import mixture, packing, sources, synthetic
+from rembert_jax.data import mixture, packing, parallel, sources, synthetic, synthetic_world
 from rembert_jax.data.masking import Features, MaskTokens
+from rembert_jax.data.synthetic import SyntheticConfig
 from rembert_jax.errors import RemBertError
 from rembert_jax.tokenization import RemBertTokenizer
 
@@ -42,6 +43,10 @@ class DataConfig:
       seq_length: tokens in a row.
       mask_rate, max_predictions, whole_word_masking: see `masking.MaskTokens`; max_predictions 0 takes rate x length.
       eval_texts: texts of each language's `eval_split` used for evaluation.
+      synthetic: the world of the synthetic languages.
+      parallel: pattern with {language} of files with lines "key<TAB>sentence", where a key names the same sentence in every
+        language, to measure whether the encoder finds translations; empty for none. Synthetic languages bring their own.
+      parallel_texts: sentences of each language to measure it on; 0 does not measure it.
       workers: worker processes that prepare batches in turn; 0 uses a thread of the main process.
       prefetch: batches that this thread prepares ahead.
     """
@@ -61,13 +66,17 @@ class DataConfig:
     max_predictions: int = 0
     whole_word_masking: bool = False
     eval_texts: int = 500
+    synthetic: SyntheticConfig = SyntheticConfig()
+    parallel: str = ""
+    parallel_texts: int = 200
     workers: int = 0
     prefetch: int = 4
 
     def __post_init__(self) -> None:
         if self.seq_length < 3:
             raise RemBertError(f"seq_length={self.seq_length}: expected at least 3 ([CLS], a token, [SEP])")
-        least = {"lines_per_document": 1, "max_predictions": 0, "eval_texts": 1, "workers": 0, "prefetch": 1}
+        least = {"lines_per_document": 1, "max_predictions": 0, "eval_texts": 1, "parallel_texts": 0}
+        least |= {"workers": 0, "prefetch": 1}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise RemBertError(f"{name}={getattr(self, name)}: expected at least {smallest}")
@@ -88,7 +97,7 @@ def _languages(config: DataConfig) -> list[str]:
     if config.languages:
         return list(config.languages)
     if config.source == "synthetic":
-        return list(synthetic.LANGUAGES)
+        return list(synthetic_world.LANGUAGES)
     if config.source == "tfds":
         raise sources.SourceError("data.languages is empty; name the languages of a TFDS mixture")
     return sources.discover_languages(config.path)
@@ -101,13 +110,13 @@ def open_source(config: DataConfig, language: str, split: str) -> Sequence[str]:
       sources.SourceError: if they are missing, unreadable or empty; the message names the language.
     """
     if config.source == "synthetic":
-        if language not in synthetic.LANGUAGES:
-            known = ", ".join(synthetic.LANGUAGES)
+        if language not in synthetic_world.LANGUAGES:
+            known = ", ".join(synthetic_world.LANGUAGES)
             raise sources.SourceError(
                 f"data.languages: unknown synthetic language {language!r}: expected one of {known}"
             )
-        size = synthetic.LANGUAGES[language].documents if split == config.train_split else config.eval_texts
-        texts: Sequence[str] = sources.SyntheticText(language, split, size)
+        size = synthetic_world.LANGUAGES[language].documents if split == config.train_split else config.eval_texts
+        texts: Sequence[str] = sources.SyntheticText(language, split, size, config.synthetic)
     elif config.source == "tfds":
         name = sources.fill_pattern(config.path, "data.path", language=language)
         texts = sources.TfdsText(name, split, config.data_dir, config.text_field)
@@ -128,8 +137,24 @@ def open_sources(config: DataConfig, split: str) -> dict[str, Sequence[str]]:
     return {language: open_source(config, language, split) for language in _languages(config)}
 
 
+def open_parallel(config: DataConfig, languages: Sequence[str]) -> dict[str, list[str]]:
+    """The same sentences by language, for those languages that have them; empty if there are none.
+
+    Raises:
+      sources.SourceError: if `config.parallel` names no files, or such that do not fit together.
+    """
+    if not config.parallel_texts:
+        return {}
+    if config.source == "synthetic":
+        sentences = synthetic.translations(config.parallel_texts, config.synthetic.seed)
+        return {language: sentences[language] for language in languages}
+    return parallel.keyed_sentences(config.parallel, languages, config.parallel_texts) if config.parallel else {}
+
+
 def check_sources(config: DataConfig) -> None:
     """Raises `sources.SourceError` if a language lacks one of its two splits; looks for files and does not read them."""
+    if config.parallel and config.parallel_texts:
+        parallel.keyed_files(config.parallel, _languages(config))
     for language in _languages(config):
         for split in (config.train_split, config.eval_split):
             if config.source in ("text", "jsonl"):
@@ -276,6 +301,24 @@ def eval_batches(
         rows = list(_rows(_encoded(chosen, tokenizer), config, tokenizer, seed, shuffle=False))
         batches[language] = batch_rows(rows, batch_size)
     return batches
+
+
+def sentence_batches(
+    sentences: Sequence[str], tokenizer: RemBertTokenizer, *, length: int, batch_size: int
+) -> list[Features]:
+    """Batches of `input_ids` and `attention_mask` [batch_size, length], a sentence a row; longer ones are cut."""
+    rows = []
+    for sentence in sentences:
+        ids = tokenizer.encode(sentence, add_special_tokens=False, split_special_tokens=True)[: length - 2]
+        padding = (0, length - len(ids) - 2)
+        whole = np.array([tokenizer.cls_token_id, *ids, tokenizer.sep_token_id], np.int32)
+        rows.append(
+            {
+                "input_ids": np.pad(whole, padding, constant_values=tokenizer.pad_token_id),
+                "attention_mask": np.pad(np.ones_like(whole), padding),
+            }
+        )
+    return batch_rows(rows, batch_size)
 
 
 def batch_rows(rows: Sequence[Features], batch_size: int) -> list[Features]:

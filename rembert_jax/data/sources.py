@@ -34,14 +34,14 @@ class SourceError(RemBertError):
 class SyntheticText(Sequence[str]):
     """Documents of an artificial language (`rembert_jax.data.synthetic`)."""
 
-    def __init__(self, language: str, split: str, size: int) -> None:
-        self.language, self.split, self.size = language, split, size
+    def __init__(self, language: str, split: str, size: int, config: synthetic.SyntheticConfig) -> None:
+        self.language, self.split, self.size, self.config = language, split, size, config
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, index):
-        return synthetic.document(self.language, self.split, range(self.size)[index])
+        return synthetic.document(self.language, self.split, range(self.size)[index], self.config)
 
 
 def _read(path: pathlib.Path) -> bytes | mmap.mmap:

@@ -1,194 +1,81 @@
-"""Artificial languages over one shared world, so that every stage runs anywhere, offline, with gold labels.
+"""Texts and labelled examples in artificial languages (`synthetic_world`), so that every stage runs anywhere, offline.
 
-The world has topics (think of bakery, harbour, orchestra). A topic has people (each with two names), cities and concepts
-(nouns, verbs, adjectives), and every concept has a characteristic number: a price, an hour, a grade. Languages say the same
-kinds of things about this world with different scripts and lexicons, word orders (SVO, SOV, VSO) and morphology. They share
-what real texts share: digits, punctuation, proper names; and, as on the web, some documents are pages of a dictionary.
+Training text holds what text from the web holds: documents about one topic in one language, so that a hidden word can be
+predicted from its context, and only from it; documents in which words of other languages stand in the sentences of one; and
+pages of a dictionary. Held-out text holds documents in one language only.
 
-A document is about one topic, so a hidden word can be predicted from its context, and only from it: each concept has two
-synonyms, some stems serve as noun and as verb, and facts are sometimes stated wrongly.
+Labels come from the grammar: a part of speech for each token; the topic of a sentence; whether two sentences are about the
+same topic. Sentences whose topic is asked hold no name and no number, which all languages share, and those of a pair have no
+content word in common, so comparing strings does not help.
 
-Labels come from the grammar: a part of speech for each token, and for sentence pairs whether both are about the same topic.
-The second sentence of a pair repeats neither a content word nor a name of the first, so comparing strings does not help.
+Everything is a pure function of its arguments; `seed` is that of the world.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import numpy as np
 
+from rembert_jax.data.synthetic_world import FUNCTION_WORDS, LANGUAGES, TOPICS, Concept, Language, Token, language
+from rembert_jax.data.synthetic_world import generator as _rng
 from rembert_jax.errors import RemBertError
 
-TOPICS = 6
-NOUNS, VERBS, ADJECTIVES, PEOPLE, CITIES = 3, 2, 1, 2, 2
-"""Of each topic."""
-DICTIONARIES = 0.1
-"""Share of documents that are pages of a dictionary."""
 SPLITS = ("train", "validation", "test")
-UPOS = (
-    "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM",
-    "PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM", "VERB", "X",
-)  # fmt: skip
-FUNCTION_WORDS = {
-    "the": "DET", "in": "ADP", "at": "ADP", "of": "ADP", "with": "ADP", "and": "CCONJ", "is": "AUX", "not": "PART",
-    "they": "PRON", "today": "ADV", "often": "ADV", "costs": "VERB", "lives": "VERB", "unit": "NOUN",
-}  # fmt: skip
-FORMS = ("object", "past", "plural", "degree")
+SPLIT_OF_HASH = ("validation", "test", "train", "train")
+FOREIGN = 0.5
+"""Share of words that a mixed document takes from other languages."""
 
 
-@dataclasses.dataclass(frozen=True)
-class LanguageSpec:
-    """The grammar of a language.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """Section `data.synthetic`: the world, and what its training text is made of.
 
     Attributes:
-      code: ISO 639 code from the range reserved for local use (qaa to qtz).
-      letters: consonants and vowels of its script, in pairs of strings.
-      order: order of subject, verb and object.
-      articles: whether there is a definite article.
-      inflection: how case, number, tense and degree are marked: by suffixes, by prefixes, or by doubling the word.
-      documents: size of its text; languages differ in how much there is.
+      seed: of the world: its concepts and names, and the words of its languages.
+      mixed: share of training documents that mix languages: order of words and use of articles of one, half of the
+        words from others, as speakers of several languages talk. They align the languages.
+      dictionary: share of training documents that are pages of a dictionary.
     """
 
-    code: str
-    letters: tuple[str, str]
-    order: Literal["SVO", "SOV", "VSO"]
-    articles: bool
-    inflection: Literal["suffix", "prefix", "reduplication"]
-    documents: int
+    seed: int = 0
+    mixed: float = 0.5
+    dictionary: float = 0.1
 
-
-LANGUAGES = {
-    spec.code: spec
-    for spec in (
-        LanguageSpec("qaa", ("bdfgklmnprstvz", "aeiou"), "SVO", True, "suffix", 16000),
-        LanguageSpec("qab", ("бвгджзклмнпрст", "аеиоу"), "SVO", False, "prefix", 12000),
-        LanguageSpec("qac", ("βγδζθκλμνξπρστ", "αεηιο"), "SOV", True, "suffix", 9000),
-        LanguageSpec("qad", ("բգդզթլխկմնպսվտ", "աեիոու"), "VSO", True, "reduplication", 6000),
-    )
-}
-LABELLED_LANGUAGE = "qaa"
-
-
-@dataclasses.dataclass(frozen=True)
-class Concept:
-    """A noun, verb or adjective of a topic with its characteristic number (two digits)."""
-
-    index: int
-    upos: str
-    topic: int
-    number: int
-
-
-Person = tuple[str, str]
-"""The given name and the family name; either may stand alone."""
-
-
-Token = tuple[str, str]
-"""A surface form and its universal part of speech."""
-
-
-def _rng(seed: int, *parts: str | int) -> np.random.Generator:
-    words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts]
-    return np.random.default_rng([seed, *words])
-
-
-class World:
-    """Concepts and people, a pure function of the seed."""
-
-    def __init__(self, seed: int) -> None:
-        rng = _rng(seed, "world")
-        kinds = ["NOUN"] * NOUNS + ["VERB"] * VERBS + ["ADJ"] * ADJECTIVES
-        numbers = 10 + rng.permutation(90)
-        self.concepts = [
-            Concept(i, kinds[i % len(kinds)], i // len(kinds), int(numbers[i])) for i in range(TOPICS * len(kinds))
-        ]
-        names = _unique_words(rng, ("bdfgklmnprst", "aeiou"), TOPICS * (2 * PEOPLE + CITIES), syllables=2)
-        new = (name.capitalize() for name in names)
-        self.people: list[list[Person]] = [[(next(new), next(new)) for _ in range(PEOPLE)] for _ in range(TOPICS)]
-        self.cities = [[next(new) for _ in range(CITIES)] for _ in range(TOPICS)]
-
-    def of_topic(self, topic: int, upos: str) -> list[Concept]:
-        """The concepts of a topic with a part of speech."""
-        return [concept for concept in self.concepts if concept.topic == topic and concept.upos == upos]
-
-
-def _unique_words(rng: np.random.Generator, letters: tuple[str, str], count: int, syllables: int) -> list[str]:
-    words: dict[str, None] = {}
-    while len(words) < count:
-        words["".join(rng.choice(list(group)) for _ in range(syllables) for group in letters)] = None
-    return list(words)
-
-
-class Language:
-    """Lexicon and grammar of one language: turns meanings into tagged tokens, a pure function of (seed, code)."""
-
-    def __init__(self, code: str, seed: int) -> None:
-        if code not in LANGUAGES:
-            raise RemBertError(f"unknown synthetic language {code!r}: expected one of {', '.join(LANGUAGES)}")
-        self.spec, self.seed, self.world = LANGUAGES[code], seed, world(seed)
-        rng = _rng(seed, code, "lexicon")
-        letters = self.spec.letters
-        stems = _unique_words(rng, letters, 2 * len(self.world.concepts), syllables=2)
-        self.synonyms = {c.index: [stems[2 * c.index], stems[2 * c.index + 1]] for c in self.world.concepts}
-        short = _unique_words(rng, letters, len(FUNCTION_WORDS) + len(FORMS), syllables=1)
-        self.function = dict(zip(FUNCTION_WORDS, short, strict=False))
-        self.affixes: dict[str, str] = dict(zip(FORMS, short[len(FUNCTION_WORDS) :], strict=True))
-        for topic in range(TOPICS):  # One stem a topic is noun and verb: only the context tells which.
-            noun, verb = self.world.of_topic(topic, "NOUN")[0], self.world.of_topic(topic, "VERB")[0]
-            self.synonyms[verb.index][1] = self.synonyms[noun.index][1]
-
-    def word(self, name: str) -> Token:
-        """A function word."""
-        return self.function[name], FUNCTION_WORDS[name]
-
-    def lexeme(self, concept: Concept, synonym: int, form: str = "") -> Token:
-        """A content word: one of the two synonyms of a concept, as it stands or inflected for one of `FORMS`."""
-        stem = self.synonyms[concept.index][synonym]
-        if not form:
-            return stem, concept.upos
-        affix = self.affixes[form]
-        surface = {"suffix": stem + affix, "prefix": affix + stem, "reduplication": stem + stem}[self.spec.inflection]
-        return surface, concept.upos
-
-    def noun_phrase(self, noun: Token, adjective: Token | None = None, definite: bool = True) -> list[Token]:
-        """Article, adjective and noun."""
-        core = [noun] if adjective is None else [adjective, noun]
-        return [self.word("the"), *core] if self.spec.articles and definite else core
-
-    def preposition(self, name: str, phrase: list[Token]) -> list[Token]:
-        """A phrase under a preposition."""
-        return [self.word(name), *phrase]
-
-    def clause(self, subject: list[Token], verb: list[Token], rest: list[Token], adjuncts: list[Token]) -> list[Token]:
-        """Subject, verb, object or predicate, and adjuncts in this language's order, with the full stop."""
-        parts = {"S": subject, "V": verb, "O": rest}
-        body = [token for letter in self.spec.order for token in parts[letter]]
-        ordered = [*body[:-1], *adjuncts, body[-1]] if self.spec.order == "SOV" else [*body, *adjuncts]
-        return [*ordered, (".", "PUNCT")]
-
-
-@functools.cache
-def world(seed: int) -> World:
-    """The world of a seed."""
-    return World(seed)
-
-
-@functools.cache
-def language(code: str, seed: int) -> Language:
-    """The language `code` of a seed."""
-    return Language(code, seed)
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise RemBertError(f"seed={self.seed}: expected 0 or more")
+        for name in ("mixed", "dictionary"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise RemBertError(f"{name}={getattr(self, name)}: expected a share between 0 and 1")
+        if self.mixed + self.dictionary > 1.0:
+            raise RemBertError(
+                f"mixed={self.mixed}, dictionary={self.dictionary}: expected shares whose sum is at most 1"
+            )
 
 
 class _Speaker:
-    """Says things about one topic; every choice comes from `rng`."""
+    """Says things about one topic; every choice comes from `rng`, and none depends on the language.
 
-    def __init__(self, tongue: Language, topic: int, rng: np.random.Generator) -> None:
+    Attributes:
+      others: languages that lend words (`FOREIGN` of them); empty for none.
+      synonym: which synonym of each concept to use; None takes either.
+    """
+
+    def __init__(
+        self,
+        tongue: Language,
+        topic: int,
+        rng: np.random.Generator,
+        *,
+        others: Sequence[Language] = (),
+        synonym: int | None = None,
+    ) -> None:
         self.tongue, self.world, self.topic, self.rng = tongue, tongue.world, topic, rng
+        self.others, self.synonym = others, synonym
 
     def pick(self, items: Sequence[Any]) -> Any:
         return items[int(self.rng.integers(len(items)))]
@@ -196,8 +83,19 @@ class _Speaker:
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
 
+    def speaks(self) -> Language:
+        """The language of the next word."""
+        return self.pick(self.others) if self.others and self.chance(FOREIGN) else self.tongue
+
+    def word(self, name: str) -> Token:
+        tongue = self.speaks()
+        return (tongue if tongue.has(name) else self.tongue).word(name)
+
     def content(self, concept: Concept, form: str = "") -> Token:
-        return self.tongue.lexeme(concept, self.pick((0, 1)), form)
+        return self.speaks().lexeme(concept, self.pick((0, 1)) if self.synonym is None else self.synonym, form)
+
+    def preposition(self, name: str, phrase: list[Token]) -> list[Token]:
+        return [self.word(name), *phrase]
 
     def concept(self, upos: str) -> Concept:
         return self.pick(self.world.of_topic(self.topic, upos))
@@ -205,17 +103,21 @@ class _Speaker:
     def number(self, concept: Concept) -> list[Token]:
         """The characteristic number of a concept and a unit; one time in ten another number, of two or three digits."""
         value = int(self.rng.integers(10, 1000)) if self.chance(0.1) else concept.number
-        return [(str(value), "NUM"), self.tongue.word("unit")]
+        return [(str(value), "NUM"), self.word("unit")]
 
     def name(self) -> list[Token]:
         return [(self.pick(self.pick(self.world.people[self.topic])), "PROPN")]
 
     def phrase(self, noun: Concept, form: str = "") -> list[Token]:
-        adjective = self.content(self.concept("ADJ")) if self.chance(0.3) else None
-        return self.tongue.noun_phrase(self.content(noun, form), adjective)
+        adjective = [self.content(self.concept("ADJ"))] if self.chance(0.3) else []
+        return self.definite([*adjective, self.content(noun, form)])
+
+    def definite(self, phrase: list[Token]) -> list[Token]:
+        """A phrase with its article, where the language has one."""
+        return [self.word("the"), *phrase] if self.tongue.has("the") else phrase
 
     def place(self) -> list[Token]:
-        return self.tongue.preposition("in", [(self.pick(self.world.cities[self.topic]), "PROPN")])
+        return self.preposition("in", [(self.pick(self.world.cities[self.topic]), "PROPN")])
 
     def adjuncts(self, *phrases: list[Token]) -> list[Token]:
         """Adjunct phrases with a comma between them."""
@@ -227,37 +129,38 @@ class _Speaker:
     def deed(self, verb: Concept) -> list[Token]:
         words = [self.content(verb, self.pick(["", "past"]))]
         if self.chance(0.2):
-            words = [self.tongue.word("not"), *words]
+            words = [self.word("not"), *words]
         if self.chance(0.2):
-            words = [self.tongue.word(self.pick(["today", "often"])), *words]
+            words = [self.word(self.pick(["today", "often"])), *words]
         return words
 
     def does(self) -> list[Token]:
         verb = self.concept("VERB")
-        subject = self.name() if self.chance(0.5) else [self.tongue.word("they")]
-        when = [self.tongue.preposition("at", self.number(verb))] if self.chance(0.6) else []
+        subject = self.name() if self.chance(0.5) else [self.word("they")]
+        when = [self.preposition("at", self.number(verb))] if self.chance(0.6) else []
         where = [self.place()] if self.chance(0.3) else []
         noun = self.phrase(self.concept("NOUN"), self.pick(["object", "plural"]))
         return self.tongue.clause(subject, self.deed(verb), noun, self.adjuncts(*where, *when))
 
     def costs(self) -> list[Token]:
         noun = self.concept("NOUN")
-        return self.tongue.clause(self.phrase(noun), [self.tongue.word("costs")], self.number(noun), [])
+        return self.tongue.clause(self.phrase(noun), [self.word("costs")], self.number(noun), [])
 
-    def quality(self) -> list[Token]:
+    def quality(self, plain: bool = False) -> list[Token]:
         noun, adjective = self.concept("NOUN"), self.concept("ADJ")
-        subject = self.tongue.noun_phrase(self.content(noun))
-        grade = [self.tongue.preposition("with", self.number(adjective))] if self.chance(0.7) else []
+        subject = self.definite([self.content(noun)])
+        graded = not plain and self.chance(0.7)
+        grade = [self.preposition("with", self.number(adjective))] if graded else []
         predicate = [self.content(adjective, self.pick(["", "degree"]))]
-        return self.tongue.clause(subject, [self.tongue.word("is")], predicate, self.adjuncts(*grade))
+        return self.tongue.clause(subject, [self.word("is")], predicate, self.adjuncts(*grade))
 
     def owns(self) -> list[Token]:
         first, second = self.concept("NOUN"), self.concept("NOUN")
         subject = [
-            *self.tongue.noun_phrase(self.content(first, "plural")),
-            *self.tongue.preposition("of", self.name()),
-            self.tongue.word("and"),
-            *self.tongue.noun_phrase(self.content(second)),
+            *self.definite([self.content(first, "plural")]),
+            *self.preposition("of", self.name()),
+            self.word("and"),
+            *self.definite([self.content(second)]),
         ]
         return self.tongue.clause(subject, self.deed(self.concept("VERB")), self.place(), [])
 
@@ -266,15 +169,22 @@ class _Speaker:
             [
                 self.name(),
                 [*self.name(), (",", "PUNCT"), *self.name()],
-                [*self.name(), self.tongue.word("and"), *self.name()],
+                [*self.name(), self.word("and"), *self.name()],
             ]
         )
-        return self.tongue.clause(subject, [self.tongue.word("lives")], self.place(), [])
+        return self.tongue.clause(subject, [self.word("lives")], self.place(), [])
 
     def sentence(self) -> list[Token]:
         twice = [self.does, self.costs, self.quality]
         kinds = [*twice, *twice, self.does, self.owns, self.lives]
         return self.pick(kinds)()
+
+    def plain_sentence(self) -> list[Token]:
+        """A sentence without names and numbers: what somebody did, or, one time in four, how something is."""
+        if self.chance(0.25):
+            return self.quality(plain=True)
+        noun = self.phrase(self.concept("NOUN"), self.pick(["object", "plural"]))
+        return self.tongue.clause([self.word("they")], self.deed(self.concept("VERB")), noun, [])
 
 
 def to_text(tokens: list[Token]) -> str:
@@ -282,90 +192,122 @@ def to_text(tokens: list[Token]) -> str:
     return " ".join(form for form, _ in tokens).replace(" .", ".").replace(" ,", ",")
 
 
+def _others(code: str, seed: int) -> list[Language]:
+    return [language(other, seed) for other in LANGUAGES if other != code]
+
+
 def _dictionary_page(tongue: Language, topic: int, rng: np.random.Generator) -> str:
-    """Words of a topic, each with its translations into all other languages."""
+    """Words with their translations into all other languages: those of a topic, and one function word for each three."""
+    tongues = [tongue, *_others(tongue.spec.code, tongue.seed)]
     concepts = [concept for concept in tongue.world.concepts if concept.topic == topic]
-    entries = []
-    for index in rng.permutation(len(concepts)):
-        word, *translations = [
-            language(code, tongue.seed).lexeme(concepts[index], int(rng.integers(2)))[0]
-            for code in (tongue.spec.code, *(code for code in LANGUAGES if code != tongue.spec.code))
-        ]
-        entries.append(f"{word} ({', '.join(translations)}).")
-    return " ".join(entries)
+    entries = [[each.lexeme(concept, int(rng.integers(2)))[0] for each in tongues] for concept in concepts]
+    known = [name for name in FUNCTION_WORDS if tongue.has(name)]
+    for name in map(str, rng.choice(known, len(concepts) // 3, replace=False)):
+        entries.append([each.word(name)[0] for each in tongues if each.has(name)])
+    shuffled = [entries[i] for i in rng.permutation(len(entries))]
+    return " ".join(f"{word} ({', '.join(translations)})." for word, *translations in shuffled)
 
 
-def document(code: str, split: str, index: int, seed: int = 0) -> str:
-    """Document `index` of a split: four to seven sentences about one topic, or its page in a dictionary.
-
-    A pure function of its arguments.
-    """
-    rng = _rng(seed, code, split, "document", index)
-    tongue, topic = language(code, seed), int(rng.integers(TOPICS))
-    if rng.random() < DICTIONARIES:
-        return _dictionary_page(tongue, topic, rng)
-    speaker = _Speaker(tongue, topic, rng)
-    return " ".join(to_text(speaker.sentence()) for _ in range(int(rng.integers(4, 8))))
+T = TypeVar("T")
 
 
-SPLIT_OF_HASH = ("validation", "test", "train", "train")
+def split_of(sentence: str) -> str:
+    """The split that a sentence belongs to. It occurs in no other one, neither in text nor in labelled examples."""
+    return SPLIT_OF_HASH[zlib.crc32(sentence.encode()) % len(SPLIT_OF_HASH)]
 
 
-def _draw(split: str, make: Callable[[np.random.Generator], Any], seed: int, *parts: str | int) -> Any:
-    """What `make` draws, drawn again until its hash belongs to the split, so that no two splits share an example."""
-    if split not in SPLITS:
-        raise RemBertError(f"unknown split {split!r} of a synthetic language: expected one of {', '.join(SPLITS)}")
-    rng = _rng(seed, *parts)
+def _draw(splits: Sequence[str], make: Callable[[], T], sentences: Callable[[T], Sequence[str]]) -> T:
+    """What `make` draws, drawn again until every sentence in it belongs to one of the splits."""
+    for split in splits:
+        if split not in SPLITS:
+            raise RemBertError(f"unknown split {split!r} of a synthetic language: expected one of {', '.join(SPLITS)}")
     while True:
-        result = make(rng)
-        if SPLIT_OF_HASH[zlib.crc32(repr(result).encode()) % len(SPLIT_OF_HASH)] == split:
+        result = make()
+        if all(split_of(sentence) in splits for sentence in sentences(result)):
             return result
 
 
+def document(code: str, split: str, index: int, config: SyntheticConfig = SyntheticConfig()) -> str:
+    """Document `index` of a split: three or four sentences about one topic; in training text also the other two kinds."""
+    rng = _rng(config.seed, code, split, "document", index)
+    tongue, topic = language(code, config.seed), int(rng.integers(TOPICS))
+    kind = rng.random() if split == "train" else 1.0
+    if kind < config.dictionary:
+        return _dictionary_page(tongue, topic, rng)
+    mixed = kind < config.dictionary + config.mixed
+    speaker = _Speaker(tongue, topic, rng, others=_others(code, config.seed) if mixed else ())
+    sentences = [
+        _draw((split,), lambda: to_text(speaker.sentence()), lambda text: [text])
+        for _ in range(int(rng.integers(3, 5)))
+    ]
+    return " ".join(sentences)
+
+
+def translations(count: int, seed: int = 0) -> dict[str, list[str]]:
+    """`count` sentences without names and numbers in every language: by language, those of one index mean the same.
+
+    They are distinct in each language, and none of them stands in training text. They serve to measure whether the
+    representations of languages agree.
+
+    Raises:
+      RemBertError: if the world is too small for so many.
+    """
+    rng = _rng(seed, "translations")
+
+    def make() -> tuple[str, ...]:
+        topic, choices = int(rng.integers(TOPICS)), int(rng.integers(1 << 30))
+        return tuple(
+            to_text(_Speaker(language(code, seed), topic, np.random.default_rng(choices)).plain_sentence())
+            for code in LANGUAGES
+        )
+
+    found: dict[str, tuple[str, ...]] = {}  # By the sentence in the first language.
+    taken: set[str] = set()
+    for _ in range(count * 20):
+        sentences = _draw(("validation", "test"), make, lambda sentences: sentences)
+        if not taken & set(sentences):
+            found[sentences[0]] = sentences
+            taken |= set(sentences)
+        if len(found) == count:
+            return dict(zip(LANGUAGES, map(list, zip(*found.values(), strict=True)), strict=True))
+    raise RemBertError(f"only {len(found)} sentences of world {seed} differ in every language, expected {count}")
+
+
 def tagged_sentence(code: str, split: str, index: int, seed: int = 0) -> tuple[list[str], list[str]]:
-    """Tokens and universal parts of speech of one sentence. A pure function of its arguments."""
-    tongue = language(code, seed)
+    """Tokens and universal parts of speech of one sentence."""
+    rng = _rng(seed, code, split, "tagged", index)
 
-    def make(rng: np.random.Generator) -> list[Token]:
-        return _Speaker(tongue, int(rng.integers(TOPICS)), rng).sentence()
+    def make() -> list[Token]:
+        return _Speaker(language(code, seed), int(rng.integers(TOPICS)), rng).sentence()
 
-    tokens = _draw(split, make, seed, code, split, "tagged", index)
+    tokens = _draw((split,), make, lambda tokens: [to_text(tokens)])
     return [form for form, _ in tokens], [upos for _, upos in tokens]
 
 
-def _story(
-    tongue: Language, topic: int, variant: int, kind: str, adjective: bool, rng: np.random.Generator
-) -> list[Token]:
-    """A sentence of one kind about a topic in one of two variants that share no name, city or content word."""
+def topic_sentence(code: str, split: str, index: int, seed: int = 0) -> tuple[str, int]:
+    """A sentence without names and numbers, and its topic."""
+    rng = _rng(seed, code, split, "topic", index)
 
-    def word(upos: str, form: str = "") -> Token:
-        concepts = tongue.world.of_topic(topic, upos)
-        return tongue.lexeme(concepts[int(rng.integers(len(concepts)))], variant, form)
+    def make() -> tuple[str, int]:
+        topic = int(rng.integers(TOPICS))
+        return to_text(_Speaker(language(code, seed), topic, rng).plain_sentence()), topic
 
-    people = tongue.world.people[topic]
-    name = (people[int(rng.integers(PEOPLE))][variant], "PROPN")
-    if kind == "home":
-        place = tongue.preposition("in", [(tongue.world.cities[topic][variant], "PROPN")])
-        return tongue.clause([name], [tongue.word("lives")], place, [])
-    subject = name if kind == "deed by name" else tongue.word("they")
-    noun = tongue.noun_phrase(word("NOUN", "object"), word("ADJ") if adjective else None)
-    return tongue.clause([subject], [word("VERB", "past")], noun, [])
+    return _draw((split,), make, lambda example: example[:1])
 
 
 def sentence_pair(code: str, split: str, index: int, seed: int = 0) -> tuple[str, str, int]:
-    """Two sentences and 1 if they are about the same topic, else 0. A pure function of its arguments.
+    """Two sentences without names and numbers, and 1 if they are about the same topic, else 0.
 
-    The sentences share no name, city or content word: they use different names of people and different synonyms. Only one
-    who knows what belongs together can tell. Kind and length of the sentences are independent of the label.
+    They use different synonyms of every concept, so they share no content word. Only one who knows what belongs together can
+    tell. Kind and length of the sentences are independent of the label.
     """
-    tongue = language(code, seed)
+    rng, tongue = _rng(seed, code, split, "pair", index), language(code, seed)
 
-    def make(rng: np.random.Generator) -> tuple[str, str, int]:
-        topic, label, variant = int(rng.integers(TOPICS)), int(rng.integers(2)), int(rng.integers(2))
+    def make() -> tuple[str, str, int]:
+        topic, label, synonym = int(rng.integers(TOPICS)), int(rng.integers(2)), int(rng.integers(2))
         other = topic if label else (topic + int(rng.integers(1, TOPICS))) % TOPICS
-        first = _story(tongue, topic, variant, "deed by name", bool(rng.integers(2)), rng)
-        kind = ("deed by name", "deed", "home")[int(rng.integers(3))]
-        second = _story(tongue, other, 1 - variant, kind, bool(rng.integers(2)), rng)
+        first = _Speaker(tongue, topic, rng, synonym=synonym).plain_sentence()
+        second = _Speaker(tongue, other, rng, synonym=1 - synonym).plain_sentence()
         return to_text(first), to_text(second), label
 
-    return _draw(split, make, seed, code, split, "pair", index)
+    return _draw((split,), make, lambda example: example[:2])

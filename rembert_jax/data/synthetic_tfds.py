@@ -1,112 +1,146 @@
-"""The labelled synthetic sets as TFDS builders with the feature specs of `paws_x_wiki` and `xtreme_pos`.
+"""The labelled synthetic sets as TFDS builders; tags and pairs have the feature specs of `xtreme_pos` and `paws_x_wiki`.
 
 They are read by the same code as the real datasets. Importing this module registers them with TFDS; they are written in
-array_record files and need no TensorFlow.
+array_record files and need no TensorFlow. `synthetic_pos/qaa` is language qaa of world 0, `synthetic_pos/qaa-7` of world 7.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import logging
 import pathlib
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import tensorflow_datasets as tfds
 
-from rembert_jax.data import synthetic
+from rembert_jax.data import synthetic, synthetic_world
+from rembert_jax.errors import RemBertError
 
 logger = logging.getLogger(__name__)
 
 LABELLED_SIZES = {"train": 4000, "validation": 500, "test": 500}
-UPOS_NAMES = (*synthetic.UPOS, "_")
+UPOS_NAMES = (*synthetic_world.UPOS, "_")
 """TFDS's part-of-speech classes: the 17 universal ones and "_" for tokens that are not words."""
 
 
-def _configs() -> list[tfds.core.BuilderConfig]:
-    return [
-        tfds.core.BuilderConfig(name=code, version="1.0.0", description=f"synthetic language {code}")
-        for code in synthetic.LANGUAGES
-    ]
+@dataclasses.dataclass(eq=False)
+class _Tongue(tfds.core.BuilderConfig):
+    """A language of the world `seed`."""
+
+    code: str = ""
+    seed: int = 0
+
+
+def _tongue(name: str) -> _Tongue:
+    """The language called "qaa" or "qaa-7"."""
+    code, _, seed = name.partition("-")
+    if code not in synthetic_world.LANGUAGES or not (seed or "0").isdecimal():
+        known = ", ".join(synthetic_world.LANGUAGES)
+        raise RemBertError(
+            f"synthetic language {name!r}: expected one of {known}, and for the world of another seed {code}-SEED"
+        )
+    return _Tongue(
+        name=name, version="1.0.0", description=f"synthetic language {name}", code=code, seed=int(seed or "0")
+    )
 
 
 class _SyntheticBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Splits of a language: a training split only where labels are given."""
 
     VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS: ClassVar[list[_Tongue]] = [_tongue(code) for code in synthetic_world.LANGUAGES]
+    FEATURES: ClassVar[dict[str, Any]]
+    DESCRIPTION: ClassVar[str]
 
-    def _language(self) -> str:
-        assert self.builder_config is not None
-        return self.builder_config.name
+    @classmethod
+    def get_builder_config(cls, name: str, version: Any = None) -> tfds.core.BuilderConfig:
+        """Also of the worlds that are not listed."""
+        return super().get_builder_config(name, version) or _tongue(name)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features.FeaturesDict(self.FEATURES)
+        return tfds.core.DatasetInfo(builder=self, description=self.DESCRIPTION, features=features)
+
+    def _tongue(self) -> _Tongue:
+        return cast(_Tongue, self.builder_config)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
-        labelled = self._language() == synthetic.LABELLED_LANGUAGE
+        labelled = self._tongue().code == synthetic_world.LABELLED_LANGUAGE
         return {split: self._generate_examples(split) for split in LABELLED_SIZES if labelled or split != "train"}
 
-    def _example(self, language: str, split: str, index: int) -> dict[str, Any]:
+    def _example(self, code: str, split: str, index: int, seed: int) -> dict[str, Any]:
         raise NotImplementedError
 
     def _generate_examples(self, split: str) -> Any:
         for index in range(LABELLED_SIZES[split]):
-            yield index, self._example(self._language(), split, index)
+            yield index, self._example(self._tongue().code, split, index, self._tongue().seed)
 
 
 class SyntheticPawsX(_SyntheticBuilder):
-    """Sentence pairs: do both describe the same event? Features of TFDS `paws_x_wiki`."""
+    """Sentence pairs: are both about the same topic? Features of TFDS `paws_x_wiki`."""
 
-    BUILDER_CONFIGS = _configs()
+    DESCRIPTION = "Sentence pairs of a synthetic language."
+    FEATURES: ClassVar[dict[str, Any]] = {
+        "sentence1": tfds.features.Text(),
+        "sentence2": tfds.features.Text(),
+        "label": tfds.features.ClassLabel(names=["different_meaning", "paraphrase"]),
+    }
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Sentence pairs of a synthetic language.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "sentence1": tfds.features.Text(),
-                    "sentence2": tfds.features.Text(),
-                    "label": tfds.features.ClassLabel(names=["different_meaning", "paraphrase"]),
-                }
-            ),
-        )
-
-    def _example(self, language: str, split: str, index: int) -> dict[str, Any]:
-        first, second, label = synthetic.sentence_pair(language, split, index)
+    def _example(self, code: str, split: str, index: int, seed: int) -> dict[str, Any]:
+        first, second, label = synthetic.sentence_pair(code, split, index, seed)
         return {"sentence1": first, "sentence2": second, "label": label}
+
+
+class SyntheticTopic(_SyntheticBuilder):
+    """Sentences and their topics."""
+
+    DESCRIPTION = "Sentences of a synthetic language with their topics."
+    FEATURES: ClassVar[dict[str, Any]] = {
+        "text": tfds.features.Text(),
+        "label": tfds.features.ClassLabel(names=[f"topic {number}" for number in range(synthetic_world.TOPICS)]),
+    }
+
+    def _example(self, code: str, split: str, index: int, seed: int) -> dict[str, Any]:
+        text, label = synthetic.topic_sentence(code, split, index, seed)
+        return {"text": text, "label": label}
 
 
 class SyntheticPos(_SyntheticBuilder):
     """Parts of speech. Features of TFDS `xtreme_pos`."""
 
-    BUILDER_CONFIGS = _configs()
+    DESCRIPTION = "Tagged sentences of a synthetic language."
+    FEATURES: ClassVar[dict[str, Any]] = {
+        "tokens": tfds.features.Sequence(tfds.features.Text()),
+        "upos": tfds.features.Sequence(tfds.features.ClassLabel(names=list(UPOS_NAMES))),
+    }
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Tagged sentences of a synthetic language.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "tokens": tfds.features.Sequence(tfds.features.Text()),
-                    "upos": tfds.features.Sequence(tfds.features.ClassLabel(names=list(UPOS_NAMES))),
-                }
-            ),
-        )
-
-    def _example(self, language: str, split: str, index: int) -> dict[str, Any]:
-        tokens, upos = synthetic.tagged_sentence(language, split, index)
+    def _example(self, code: str, split: str, index: int, seed: int) -> dict[str, Any]:
+        tokens, upos = synthetic.tagged_sentence(code, split, index, seed)
         return {"tokens": tokens, "upos": upos}
 
 
-def prepare(name: str, data_dir: str) -> None:
-    """Writes a synthetic dataset (for example "synthetic_pos/qaa") unless it is already there.
+BUILDERS = {builder.name: builder for builder in (SyntheticPawsX, SyntheticPos, SyntheticTopic)}
+
+
+def prepare(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    """A synthetic dataset, written unless it is already there.
 
     Args:
-      name: of the dataset, with its language.
+      name: of the dataset with its language and, for another world than 0, its seed: "synthetic_pos/qaa-7".
       data_dir: TFDS data folder; empty takes TFDS's own.
+
+    Raises:
+      RemBertError: if there is no such dataset or language.
     """
-    builder = tfds.builder(name, data_dir=data_dir or None)
+    dataset, _, tongue = name.partition("/")
+    if dataset not in BUILDERS:
+        raise RemBertError(f"unknown synthetic dataset {dataset!r}: expected one of {', '.join(BUILDERS)}")
+    builder = BUILDERS[dataset](config=tongue, data_dir=data_dir or None)
     if pathlib.Path(builder.data_dir).exists():
-        return
+        return builder
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints, also what it only generates.
         builder.download_and_prepare(
@@ -114,3 +148,4 @@ def prepare(name: str, data_dir: str) -> None:
             download_config=tfds.download.DownloadConfig(compute_stats=tfds.download.ComputeStatsMode.SKIP),
         )
     logger.info("wrote %s to %s", name, builder.data_dir)
+    return builder

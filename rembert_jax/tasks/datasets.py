@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rembert_jax.data import sources, synthetic
+from rembert_jax.data import sources, synthetic_world
 from rembert_jax.tasks.base import Example, Task, TaskConfig, TaskError
 from rembert_jax.tasks.sequence_classification import SequenceClassification
 from rembert_jax.tasks.token_classification import TokenClassification
@@ -56,7 +56,7 @@ def _tfds_builder(config: TaskConfig, language: str) -> Any:
         raise TaskError(str(error)) from error
     try:
         if name.startswith("synthetic_"):
-            synthetic_tfds.prepare(name, config.data_dir)
+            return synthetic_tfds.prepare(name, config.data_dir)
         return tfds.builder(name, data_dir=config.data_dir or None)
     except Exception as error:
         raise _tfds_error(config, name, error) from error
@@ -131,7 +131,7 @@ def open_task(config: TaskConfig, tokenizer: RemBertTokenizer) -> Task:
       TaskError: if the dataset or its label field is missing, or the field has no class names.
     """
     if config.source == "conllu":
-        labels: Sequence[str] = synthetic.UPOS
+        labels: Sequence[str] = synthetic_world.UPOS
     else:
         features = _tfds_builder(config, config.train_language).info.features
         if config.label_field not in features:
@@ -161,8 +161,8 @@ def check_examples(config: TaskConfig) -> None:
             _conllu_files(config, language, split)
         elif not config.path.startswith("synthetic_"):
             _open_tfds(config, language, split, 0)
-        elif language not in synthetic.LANGUAGES:  # The others are written when they are opened.
-            known = ", ".join(synthetic.LANGUAGES)
+        elif language not in synthetic_world.LANGUAGES:  # The others are written when they are opened.
+            known = ", ".join(synthetic_world.LANGUAGES)
             raise TaskError(f"{config.path}: unknown synthetic language {language!r}; expected one of {known}")
 
 

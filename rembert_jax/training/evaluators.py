@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -24,9 +25,9 @@ Place = Callable[[Features], Batch]
 
 
 def with_average(metrics: Metrics) -> Metrics:
-    """Adds the plain mean over languages of each metric."""
-    names = next(iter(metrics.values()))
-    mean = {name: float(np.mean([values[name] for values in metrics.values()])) for name in names}
+    """Adds the plain mean of each metric over the languages that have it."""
+    names = dict.fromkeys(name for values in metrics.values() for name in values)
+    mean = {name: float(np.mean([values[name] for values in metrics.values() if name in values])) for name in names}
     return {**metrics, "average": mean}
 
 
@@ -48,12 +49,77 @@ class MaskedLMEvaluator:
 
     def __call__(self, params: Params) -> Metrics:
         """Metrics by language."""
-        return with_average(
-            {
-                language: means([self._step(params, self._place(batch)) for batch in batches])
-                for language, batches in self._batches.items()
+        return {
+            language: means([self._step(params, self._place(batch)) for batch in batches])
+            for language, batches in self._batches.items()
+        }
+
+
+def retrieval_accuracy(queries: np.ndarray, candidates: np.ndarray) -> float:
+    """Share of rows of `queries` [N, H] whose most similar row of `candidates` [N, H] has the same number.
+
+    Similar by the cosine after subtraction of each side's mean, which holds what is common to a language (Libovický et al.,
+    2020, https://arxiv.org/abs/2004.05160).
+    """
+    centred = [rows - rows.mean(0) for rows in (queries, candidates)]
+    unit = [rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9) for rows in centred]
+    return float(np.mean((unit[0] @ unit[1].T).argmax(1) == np.arange(len(queries))))
+
+
+class RetrievalEvaluator:
+    """How many sentences of a language find their translations in the other languages, by layer.
+
+    A sentence is the mean of its tokens' vectors; layer 0 is the projected embedding. Nothing is trained for it.
+    """
+
+    def __init__(
+        self,
+        hidden_states: Callable[[Params, Any], Sequence[jax.Array]],
+        batches: Mapping[str, Sequence[Features]],
+        mesh: Mesh,
+        place: Place,
+    ) -> None:
+        """Prepares the evaluation.
+
+        Args:
+          hidden_states: from parameters and a batch with `input_ids` and `attention_mask` to [B, L, H] for each layer.
+          batches: language to batches of the same sentences in the same order; rows without a token are passed over.
+          mesh, place: where it runs, and how batches get there.
+        """
+        self._batches, self._place = batches, place
+
+        def pooled(params: Params, batch: Batch) -> jax.Array:
+            mask = batch["attention_mask"][:, :, None].astype(jnp.float32)
+            count = jnp.maximum(mask.sum(1), 1.0)
+            return jnp.stack([(layer * mask).sum(1) / count for layer in hidden_states(params, batch)])
+
+        self._pooled = jax.jit(pooled, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def __call__(self, params: Params) -> Metrics:
+        """Metrics `retrieval_0`, `retrieval_1`, … by language of the sentences that are looked up."""
+        vectors = {language: self._vectors(params, batches) for language, batches in self._batches.items()}
+        return {
+            language: {
+                f"retrieval_{layer}": float(
+                    np.mean(
+                        [
+                            retrieval_accuracy(own[layer], vectors[other][layer])
+                            for other in vectors
+                            if other != language
+                        ]
+                    )
+                )
+                for layer in range(len(own))
             }
-        )
+            for language, own in vectors.items()
+        }
+
+    def _vectors(self, params: Params, batches: Sequence[Features]) -> np.ndarray:
+        parts = []
+        for batch in batches:
+            used = batch["attention_mask"].any(1)
+            parts.append(np.asarray(self._pooled(params, self._place(batch)))[:, used])
+        return np.concatenate(parts, axis=1)
 
 
 class TaskEvaluator:

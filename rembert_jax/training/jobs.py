@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from rembert_jax import sharding
 from rembert_jax.config import RemBertConfig
 from rembert_jax.data import pipeline
+from rembert_jax.data.frequencies import frequency_losses
 from rembert_jax.modeling.models import (
     RemBertForMaskedLM,
     RemBertForSequenceClassification,
@@ -25,8 +26,14 @@ from rembert_jax.modeling.models import (
 from rembert_jax.tasks.base import Example
 from rembert_jax.tasks.datasets import open_examples, open_task
 from rembert_jax.tokenization import RemBertTokenizer
-from rembert_jax.training import objectives
-from rembert_jax.training.evaluators import MaskedLMEvaluator, Metrics, TaskEvaluator
+from rembert_jax.training import objectives, train_state
+from rembert_jax.training.evaluators import (
+    MaskedLMEvaluator,
+    Metrics,
+    RetrievalEvaluator,
+    TaskEvaluator,
+    with_average,
+)
 from rembert_jax.training.settings import ExperimentConfig, TrainingError
 from rembert_jax.training.train_state import Params
 from rembert_jax.training.train_step import Batch, Objective
@@ -47,7 +54,8 @@ class Job:
       evaluate: development metrics by language, computed during training.
       test: metrics by language for the final parameters.
       select_by: metric of the training language by which the best parameters are kept; None keeps the last ones.
-      baseline: computes the accuracy of guessing without context by language, where there are labels.
+      baseline: computes by language what is reached without training: for labels the accuracy of guessing without
+        context; in pre-training the loss of guessing by the frequency of words, and what a fresh encoder retrieves.
     """
 
     model: nn.Module
@@ -58,7 +66,7 @@ class Job:
     evaluate: Callable[[Params], Metrics]
     test: Callable[[Params], Metrics]
     select_by: tuple[str, str] | None
-    baseline: Callable[[], dict[str, float]]
+    baseline: Callable[[], Mapping[str, Any]]
 
     def init(self, key: jax.Array) -> Any:
         """Boxed parameters."""
@@ -97,18 +105,37 @@ def pretraining(
     held_out = pipeline.open_sources(dataclasses.replace(data, languages=tuple(texts)), data.eval_split)
     batch_size = config.training.eval_batch_size or config.training.batch_size
     batches = pipeline.eval_batches(held_out, data, tokenizer, batch_size=batch_size, seed=config.seed)
-    evaluator = MaskedLMEvaluator(objective, batches, mesh, _placement(model_config, mesh))
-    return Job(
+    place = _placement(model_config, mesh)
+    language_model = MaskedLMEvaluator(objective, batches, mesh, place)
+    sentences = {
+        language: pipeline.sentence_batches(rows, tokenizer, length=data.seq_length, batch_size=batch_size)
+        for language, rows in pipeline.open_parallel(data, tuple(texts)).items()
+    }
+    retrieval = RetrievalEvaluator(
+        lambda params, batch: objectives.hidden_states(model, params, batch), sentences, mesh, place
+    )
+
+    def evaluate(params: Params) -> Metrics:
+        metrics, found = language_model(params), retrieval(params)
+        return with_average({language: {**metrics[language], **found.get(language, {})} for language in metrics})
+
+    def baseline() -> Metrics:
+        frequencies = frequency_losses(texts, batches, tokenizer)
+        found = retrieval(train_state.initial_params(job.init, config.seed, mesh)) if sentences else {}
+        return with_average({lang: {"loss": frequencies[lang], **found.get(lang, {})} for lang in frequencies})
+
+    job = Job(
         model=model,
         labels=None,
         objective=objective,
         train_iterator=pipeline.train_batches(texts, data, tokenizer, **_process_rows(config)),
         total_steps=config.training.steps,
-        evaluate=evaluator,
-        test=evaluator,
+        evaluate=evaluate,
+        test=evaluate,
         select_by=None,
-        baseline=dict,
+        baseline=baseline,
     )
+    return job
 
 
 def fine_tuning(config: ExperimentConfig, model_config: RemBertConfig, tokenizer: RemBertTokenizer, mesh: Mesh) -> Job:

@@ -43,6 +43,15 @@ def masked_lm(model: RemBertForMaskedLM) -> Objective:
     return objective
 
 
+def hidden_states(model: RemBertForMaskedLM, params: Params, batch: Batch) -> tuple[jax.Array, ...]:
+    """The projected embeddings and the output of each layer, each [B, L, H], of a batch of single texts."""
+
+    def encode(module: Any) -> Any:
+        return module.rembert(batch["input_ids"], batch["attention_mask"], output_hidden_states=True).hidden_states
+
+    return model.apply({"params": params}, method=encode)  # pyright: ignore[reportReturnType]
+
+
 def class_logits(model: ClassificationModel, params: Params, batch: Batch, key: jax.Array | None) -> jax.Array:
     """Logits of a classification model for a batch of task features."""
     output: Any = model.apply(

@@ -226,11 +226,11 @@ def _make_vocabulary(config: ExperimentConfig, workdir: pathlib.Path, texts: Map
 
 def _recipe(config: ExperimentConfig, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Everything that a trained vocabulary depends on."""
-    fields = ("source", "path", "data_dir", "text_field", "train_split", "lines_per_document", "alpha")
+    fields = ("source", "path", "data_dir", "text_field", "train_split", "lines_per_document", "alpha", "synthetic")
     return {
         "tokenizer": schema.to_mapping(config.tokenizer),
         "seed": config.seed,
-        "data": {name: getattr(config.data, name) for name in fields},
+        "data": {name: schema.to_mapping(getattr(config.data, name)) for name in fields},
         "texts": {language: len(text) for language, text in texts.items()},
     }
 

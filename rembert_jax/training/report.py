@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rembert_jax.errors import RemBertError
 from rembert_jax.training import plots
 
 Results = Mapping[str, Any]
@@ -25,11 +26,17 @@ class Comparison:
       title: column title.
       pretrained: stage that fine-tunes the pre-trained encoder.
       scratch: stage that trains the same encoder without pre-training.
+      expected: the lowest and the highest mean without labels (%) that other seeds gave with pre-training; empty if unknown.
     """
 
     title: str
     pretrained: str
     scratch: str
+    expected: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.expected) not in (0, 2) or list(self.expected) != sorted(self.expected):
+            raise RemBertError(f"expected={self.expected}: expected the lowest and the highest value, or nothing")
 
 
 COLUMNS = ("pre-trained", "scratch", "no context")
@@ -82,39 +89,72 @@ def write(comparisons: list[Comparison], results: Mapping[str, Results], workdir
         ]
         body.append([name, *cells])
     lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *body)]
-    counts = _parameter_lines(results)
-    (workdir / "results.md").write_text("\n".join([*lines, "", *counts]) + "\n", encoding="utf-8")
+    notes = _expectation_lines(comparisons, tables, results)
+    for stage, result in results.items():
+        notes += pretraining_lines(stage, result) if result["kind"] == "pretraining" else []
+    (workdir / "results.md").write_text(
+        "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n", encoding="utf-8"
+    )
     (workdir / "results.json").write_text(json.dumps(tables, indent=2) + "\n", encoding="utf-8")
     for title, rows in tables.items():
         groups = {column: {lang: row[column] for lang, row in rows.items()} for column in COLUMNS}
         name = title.lower().replace(" ", "_")
         plots.plot_languages(groups, workdir / f"{name}.png", f"{title}, trained on {labelled[title]}", "accuracy (%)")
-    _print(header, body, counts)
+    _print(header, body, notes)
 
 
-def _parameter_lines(results: Mapping[str, Results]) -> list[str]:
+def pretraining_lines(stage: str, result: Results) -> list[str]:
+    """What pre-training reached, beside what is reached without training, and how large the model is."""
+    reached, untrained = result["test"]["average"], result["baseline"]["average"]
+    counts = result["parameters"]
+    lines = [
+        f"{stage}: held-out loss {reached['loss']:.2f}, {100 * reached['accuracy']:.1f} % of the masked tokens right; "
+        f"frequencies of words alone: {untrained['loss']:.2f}",
+        f"{stage}: {counts['total']:,} parameters, {counts['output_head']:,} of them the output embedding and its head; "
+        f"{counts['total'] - counts['output_head']:,} remain when it is dropped",
+    ]
+    if "retrieval_0" in reached:
+        shown, fresh = (_by_layer(values) for values in (reached, untrained))
+        lines.insert(1, f"{stage}: sentences that find their translations, by layer: {shown}; untrained: {fresh}")
+    return lines
+
+
+def _by_layer(metrics: Mapping[str, float]) -> str:
+    layers = sum(name.startswith("retrieval_") for name in metrics)
+    return " ".join(f"{100 * metrics[f'retrieval_{layer}']:.0f}" for layer in range(layers)) + " %"
+
+
+def _expectation_lines(
+    comparisons: list[Comparison],
+    tables: Mapping[str, Mapping[str, Mapping[str, float]]],
+    results: Mapping[str, Results],
+) -> list[str]:
+    """For each task whether the result lies where that of other seeds did."""
     lines = []
-    for stage, result in results.items():
-        counts = result["parameters"]
-        if result["kind"] == "pretraining":
+    for comparison in comparisons:
+        if comparison.expected and "zero-shot" in tables[comparison.title]:
+            low, high = comparison.expected
+            value = round(tables[comparison.title]["zero-shot"]["pre-trained"], 1)
+            verdict = "below" if value < low else "above" if value > high else "within"
             lines.append(
-                f"{stage}: {counts['total']:,} parameters, {counts['output_head']:,} of them the output embedding "
-                f"and its head; {counts['total'] - counts['output_head']:,} remain when it is dropped"
+                f"{comparison.title}: seed {results[comparison.pretrained]['seed']} gave {value:.1f} without labels, "
+                f"{verdict} the range of earlier seeds, {low:.1f} to {high:.1f}"
             )
     return lines
 
 
-def _print(header: list[str], body: list[list[str]], counts: list[str]) -> None:
+def _print(header: list[str], body: list[list[str]], notes: list[str]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 120
     table = Table(title="accuracy (%)", title_justify="left")
     for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number == 0 else "right")
+        narrow = name.replace(", ", "\n").replace("pre-", "pre-\n")
+        table.add_column(narrow, justify="left" if number == 0 else "right")
     for row in body[:-1]:
         table.add_row(*row)
     table.add_section()
     table.add_row(*body[-1])
     console.print(table)
-    for line in counts:
+    for line in notes:
         console.print(line)

@@ -97,6 +97,8 @@ class ExperimentConfig:
     model_from: str = ""
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise TrainingError(f"seed={self.seed}: expected 0 or more")
         if (self.data is None) == (self.task is None):
             raise TrainingError("expected exactly one of the sections data (pre-training) and task (fine-tuning)")
         if self.data and not self.training.steps:

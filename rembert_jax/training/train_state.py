@@ -60,6 +60,13 @@ def abstract(init: Callable[[jax.Array], Any], tx: optax.GradientTransformation,
     )
 
 
+def initial_params(init: Callable[[jax.Array], Any], seed: int, mesh: Mesh) -> Params:
+    """The parameters that `create` starts from, in their shards."""
+    key = jax.random.key(seed)
+    shardings = sharding.param_shardings(jax.eval_shape(init, key), mesh)
+    return jax.jit(lambda key: sharding.unbox(init(key)), out_shardings=shardings)(key)
+
+
 def create(
     init: Callable[[jax.Array], Any], tx: optax.GradientTransformation, seed: int, shardings: TrainState
 ) -> TrainState:

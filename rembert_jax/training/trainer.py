@@ -289,7 +289,7 @@ class _Run:
         metrics = self.job.evaluate(state.params)
         self.writer.write(step, evaluators.flat("dev", metrics))
         self.progress.clear()
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics["average"].items())
+        shown = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in metrics["average"].items())
         logger.info("step %d, held out: %s", step, shown)
         if self.job.select_by and self.best:
             language, name = self.job.select_by
@@ -310,6 +310,7 @@ class _Run:
         head = sum(size for name, size in sizes.items() if name.startswith(f"{checkpoint.OUTPUT_HEAD}/"))
         results: dict[str, Any] = {
             "kind": "pretraining" if self.config.data else "fine-tuning",
+            "seed": self.config.seed,
             "steps": self.job.total_steps,
             "selected_step": chosen,
             "parameters": {"total": sum(sizes.values()), "output_head": head},
@@ -321,6 +322,8 @@ class _Run:
         if self.first_process:
             write_file(self.workdir / RESULTS_FILE, schema.to_json(results))
             self._draw(test)
+            for line in report.pretraining_lines(self.workdir.name, results) if self.config.data else ():
+                logger.info(line)
         return results
 
     def _draw(self, test: evaluators.Metrics) -> None:

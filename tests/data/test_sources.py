@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from rembert_jax.data import pipeline
+from rembert_jax.data import synthetic, synthetic_world
 from rembert_jax.data.pipeline import DataConfig, open_source, open_sources
 from rembert_jax.data.sources import (
     GroupedLines,
@@ -24,6 +24,7 @@ from rembert_jax.data.sources import (
     find_files,
     json_text,
 )
+from rembert_jax.data.synthetic import SyntheticConfig
 
 
 def _file(path, content):
@@ -154,9 +155,9 @@ def test_grouped_lines():
 
 
 def test_synthetic_text_is_indexable_and_ends():
-    texts = SyntheticText("qaa", "train", 3)
+    texts = SyntheticText("qaa", "train", 3, SyntheticConfig(seed=2))
     assert len(list(texts)) == len(set(texts)) == 3
-    assert texts[-1] == texts[2]
+    assert texts[-1] == texts[2] == synthetic.document("qaa", "train", 2, SyntheticConfig(seed=2))
     with pytest.raises(IndexError):
         texts[3]
 
@@ -346,5 +347,5 @@ def test_synthetic_source_has_the_languages_own_size():
     assert {language: len(source) for language, source in texts.items()} == {"qad": 6000}
     held_out = open_sources(DataConfig(source="synthetic", eval_texts=7), "validation")
     assert {language: len(source) for language, source in held_out.items()} == dict.fromkeys(
-        pipeline.synthetic.LANGUAGES, 7
+        synthetic_world.LANGUAGES, 7
     )

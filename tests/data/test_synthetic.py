@@ -10,36 +10,123 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builders import conll
 
-from rembert_jax.data import synthetic, synthetic_tfds
-from rembert_jax.data.synthetic import LANGUAGES, UPOS, document, language, sentence_pair, tagged_sentence
+from rembert_jax.data import synthetic, synthetic_tfds, synthetic_world
+from rembert_jax.data.synthetic import (
+    SyntheticConfig,
+    document,
+    sentence_pair,
+    tagged_sentence,
+    to_text,
+    topic_sentence,
+    translations,
+)
+from rembert_jax.data.synthetic_world import FUNCTION_WORDS, LANGUAGES, UPOS, language
+from rembert_jax.errors import RemBertError
 from rembert_jax.tasks.datasets import to_python
 
 CODES = tuple(LANGUAGES)
-MAKERS = (document, tagged_sentence, sentence_pair)
+
+
+def document_of_world(code, split, index, seed=0):
+    return document(code, split, index, SyntheticConfig(seed=seed))
+
+
+LABELLED = (tagged_sentence, topic_sentence, sentence_pair)
+MAKERS = (document_of_world, *LABELLED)
 
 
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("code", CODES)
 def test_pure_function_of_its_arguments(make, code):
     first = make(code, "train", 3, seed=1)
-    synthetic.language.cache_clear()
-    synthetic.world.cache_clear()
+    synthetic_world.language.cache_clear()
+    synthetic_world.world.cache_clear()
     assert make(code, "train", 3, seed=1) == first
     others = [make(code, "train", 4, seed=1), make(code, "test", 3, seed=1), make(code, "train", 3, seed=2)]
     assert first not in others
 
 
 @pytest.mark.parametrize("code", CODES)
-@pytest.mark.parametrize("make", [tagged_sentence, sentence_pair])
-def test_labelled_splits_share_no_example(make, code):
-    train, validation, test = ({repr(make(code, split, i)) for i in range(300)} for split in synthetic.SPLITS)
-    assert not train & validation and not train & test and not validation & test
-    assert min(map(len, (train, validation, test))) > 100
+def test_no_sentence_of_one_split_stands_in_another(code):
+    sentences = {}
+    for split in synthetic.SPLITS:
+        texts = {
+            text for i in range(400) for text in re.findall(r"[^.]+\.", document(code, split, i)) if "(" not in text
+        }
+        texts = {text.strip() for text in texts}
+        texts |= {_text(tagged_sentence(code, split, i)[0]) for i in range(200)}
+        texts |= {topic_sentence(code, split, i)[0] for i in range(200)}
+        texts |= {text for i in range(200) for text in sentence_pair(code, split, i)[:2]}
+        sentences[split] = texts
+    assert not sentences["train"] & (sentences["validation"] | sentences["test"])
+    assert not sentences["validation"] & sentences["test"]
+    assert min(map(len, sentences.values())) > 500
+    looked_up = set(translations(50)[code])
+    assert len(looked_up) == 50 and not looked_up & sentences["train"]
 
 
-def test_documents_fill_four_to_seven_sentences():
-    counts = Counter(document("qaa", "train", i).count(".") for i in range(200))
-    assert set(counts) == {4, 5, 6, 7}
+def _text(tokens):
+    return to_text([(token, "") for token in tokens])
+
+
+def test_documents_fill_three_or_four_sentences():
+    counts = Counter(document("qaa", "validation", i).count(".") for i in range(200))
+    assert set(counts) == {3, 4}
+
+
+def _scripts(text):
+    """Scripts of the words of a text that are neither numbers nor names."""
+    return {_script(word) for word in re.findall(r"\w+", text) if not word.isdigit() and not word[0].isupper()}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_only_training_text_mixes_languages(code):
+    plain = SyntheticConfig(mixed=0.0, dictionary=0.0)
+    for split, config in (("validation", SyntheticConfig()), ("test", SyntheticConfig()), ("train", plain)):
+        for i in range(100):
+            assert _scripts(document(code, split, i, config)) == {SCRIPTS[code]}
+    everything = SyntheticConfig(mixed=1.0, dictionary=0.0)
+    articles = {language(each, 0).function["the"] for each in CODES}  # Not all languages have one to lend.
+    content, functions = {True: 0, False: 0}, {True: 0, False: 0}
+    every_function = {form for each in CODES for form in language(each, 0).function.values()}
+    for i in range(200):
+        for word in re.findall(r"\w+", document(code, "train", i, everything)):
+            if not word.isdigit() and not word[0].isupper() and word not in articles:
+                (functions if word in every_function else content)[_script(word) == SCRIPTS[code]] += 1
+    for counts in (content, functions):
+        share = counts[False] / sum(counts.values())
+        assert abs(share - synthetic.FOREIGN) < 0.05 and sum(counts.values()) > 1000
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_mixed_text_has_articles_where_its_language_has_them(code):
+    articles = {each: language(each, 0).function["the"] for each in CODES}
+    texts = " ".join(document(code, "train", i, SyntheticConfig(mixed=1.0, dictionary=0.0)) for i in range(50))
+    found = {each for each, word in articles.items() if re.search(rf"\b{word}\b", texts)}
+    assert found == ({each for each in CODES if LANGUAGES[each].articles} if LANGUAGES[code].articles else set())
+
+
+def test_shares_of_training_documents_are_those_of_the_config():
+    config = SyntheticConfig(mixed=0.5, dictionary=0.2)
+    documents = [document("qab", "train", i, config) for i in range(800)]
+    pages = sum("(" in text for text in documents)
+    mixed = sum("(" not in text and _scripts(text) != {"CYRILLIC"} for text in documents)
+    for count, share in ((pages, 0.2), (mixed, 0.5)):
+        assert abs(count / len(documents) - share) < 4 * np.sqrt(share * (1 - share) / len(documents))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mixed": 1.5}, r"mixed=1\.5: expected a share between 0 and 1"),
+        ({"dictionary": -0.1}, r"dictionary=-0\.1: expected a share between 0 and 1"),
+        ({"mixed": 0.7, "dictionary": 0.6}, r"mixed=0\.7, dictionary=0\.6: expected shares whose sum is at most 1"),
+        ({"seed": -1}, "seed=-1: expected 0 or more"),
+    ],
+)
+def test_impossible_worlds_are_refused(values, message):
+    with pytest.raises(RemBertError, match=message):
+        SyntheticConfig(**values)
 
 
 SCRIPTS = {"qaa": "LATIN", "qab": "CYRILLIC", "qac": "GREEK", "qad": "ARMENIAN"}
@@ -68,23 +155,73 @@ def test_languages_share_only_digits_punctuation_and_names():
         assert word.isdigit() or (word[0].isupper() and _script(word) == "LATIN")
 
 
-def test_a_tenth_of_the_documents_are_dictionary_pages_whose_entries_translate():
-    concepts = defaultdict(set)  # Surface form to (language, concept); several concepts may share a form.
+def _meanings():
+    """Surface form to what it means as (language, meaning); several meanings may share a form."""
+    meanings = defaultdict(set)
     for code in CODES:
-        for concept in language(code, 0).world.concepts:
+        tongue = language(code, 0)
+        for concept in tongue.world.concepts:
             for synonym in (0, 1):
-                concepts[language(code, 0).lexeme(concept, synonym)[0]].add((code, concept.index))
-    documents = [document("qaa", "train", i) for i in range(600)]
-    pages = [text for text in documents if "(" in text]
-    share = synthetic.DICTIONARIES
-    assert abs(len(pages) / len(documents) - share) < 4 * np.sqrt(share * (1 - share) / len(documents))
-    for page in pages:
+                meanings[tongue.lexeme(concept, synonym)[0]].add((code, concept.index))
+        for name in FUNCTION_WORDS:
+            meanings[tongue.word(name)[0]].add((code, name))
+    return meanings
+
+
+def test_entries_of_dictionary_pages_translate_and_a_quarter_are_function_words():
+    meanings, topical = _meanings(), synthetic_world.NOUNS + synthetic_world.VERBS + synthetic_world.ADJECTIVES
+    for i in range(60):
+        page = document("qaa", "train", i, SyntheticConfig(mixed=0.0, dictionary=1.0))
         entries = re.findall(r"(\w+) \(([^)]*)\)\.", page)
-        assert len(entries) == synthetic.NOUNS + synthetic.VERBS + synthetic.ADJECTIVES
-        for word, translations in entries:
-            meanings = [concepts[form] for form in (word, *translations.split(", "))]
-            assert [{code for code, _ in meaning} for meaning in meanings] == [{code} for code in CODES]
-            assert set.intersection(*({index for _, index in meaning} for meaning in meanings))
+        functions = 0
+        for word, translated in entries:
+            found = [meanings[form] for form in (word, *translated.split(", "))]
+            codes = [{code for code, _ in meaning} for meaning in found]
+            assert codes in ([{code} for code in CODES], [{code} for code in CODES if LANGUAGES[code].articles])
+            (same, *_) = set.intersection(*({meaning for _, meaning in each} for each in found))
+            functions += isinstance(same, str)
+        assert functions == len(entries) / 4 and len(entries) == topical * 4 / 3
+
+
+def test_translations_mean_the_same_word_for_word():
+    affixes = {code: sorted(language(code, 0).affixes.values()) for code in CODES}
+    meanings = _meanings()
+
+    def stems(code, word):
+        yield word
+        yield word[: len(word) // 2]
+        yield from (word.removesuffix(affix) for affix in affixes[code])
+        yield from (word.removeprefix(affix) for affix in affixes[code])
+
+    for sentences in zip(*translations(50).values(), strict=True):
+        bags = []
+        for code, text in zip(CODES, sentences, strict=True):
+            words = [word for word in re.findall(r"\w+", text) if word != language(code, 0).function["the"]]
+            assert not any(word.isdigit() or word[0].isupper() for word in words)
+            bags.append(
+                [{m for stem in stems(code, word) for c, m in meanings.get(stem, ()) if c == code} for word in words]
+            )
+        assert len({len(bag) for bag in bags}) == 1
+        for meaning in bags[0]:
+            assert all(any(meaning & other for other in bag) for bag in bags[1:])
+
+
+@pytest.mark.parametrize("make", [topic_sentence, sentence_pair])
+def test_sentences_whose_topic_is_asked_hold_nothing_that_languages_share(make):
+    words = {code: Counter() for code in CODES}
+    for code in CODES:
+        for i in range(200):
+            for text in (part for part in make(code, "train", i) if isinstance(part, str)):
+                words[code].update(re.findall(r"\w+", text))
+    assert not any(word.isdigit() or word[0].isupper() for counts in words.values() for word in counts)
+    assert all(not set(words[one]) & set(words[other]) for one in CODES for other in CODES if one != other)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_topic_of_a_sentence_is_that_of_its_words(code):
+    for i in range(200):
+        text, topic = topic_sentence(code, "train", i)
+        assert set.intersection(*_known_words(code, text).values()) == {topic}
 
 
 def _simple_clauses(code):
@@ -146,14 +283,8 @@ def test_some_words_are_noun_and_verb(code):
 
 
 def test_document_is_about_one_topic():
-    tongue = language("qaa", 0)
-    topic_of = defaultdict(set)
-    for concept in tongue.world.concepts:
-        for stem in tongue.synonyms[concept.index]:
-            topic_of[stem].add(concept.topic)
     for i in range(40):
-        words = re.findall(r"\w+", document("qaa", "train", i))
-        topics = [topic_of[word] for word in words if word in topic_of]
+        topics = _known_words("qaa", document("qaa", "validation", i)).values()
         assert topics and set.intersection(*topics)
 
 
@@ -169,7 +300,7 @@ def _topics(code):
     topics = defaultdict(set)
     for concept in tongue.world.concepts:
         for synonym in (0, 1):
-            for form in ("", "object", "past"):
+            for form in ("", *synthetic_world.FORMS):
                 topics[tongue.lexeme(concept, synonym, form)[0]].add(concept.topic)
     for topic, (people, cities) in enumerate(zip(tongue.world.people, tongue.world.cities, strict=True)):
         for name in (*cities, *(name for person in people for name in person)):
@@ -198,11 +329,6 @@ def test_labels_say_whether_the_topic_is_the_same(code):
         assert (first == second) == bool(label)
 
 
-def test_second_sentences_name_somebody_in_two_cases_of_three():
-    named = [any(word[0].isupper() for word in sentence_pair("qaa", "train", i)[1].split()) for i in range(300)]
-    assert abs(np.mean(named) - 2 / 3) < 0.11  # Four standard deviations.
-
-
 def test_length_and_word_overlap_do_not_tell_the_label():
     found = defaultdict(list)
     for i in range(600):
@@ -216,6 +342,21 @@ def test_length_and_word_overlap_do_not_tell_the_label():
 def test_unknown_language_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown synthetic language 'qzz': expected one of qaa, qab, qac, qad"):
         document("qzz", "train", 0)
+    with pytest.raises(ValueError, match="unknown split 'dev' of a synthetic language: expected one of train, valid"):
+        document("qaa", "dev", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("synthetic_pos/qaa-x", "synthetic language 'qaa-x': expected one of qaa, .* of another seed qaa-SEED"),
+        ("synthetic_pos/qzz", "synthetic language 'qzz': expected one of qaa"),
+        ("synthetic_nothing/qaa", "unknown synthetic dataset 'synthetic_nothing': expected one of synthetic_paws_x, "),
+    ],
+)
+def test_unknown_sets_are_explained(name, message, tmp_path):
+    with pytest.raises(RemBertError, match=message):
+        synthetic_tfds.prepare(name, str(tmp_path))
 
 
 def _spec(features):
@@ -244,18 +385,22 @@ def small_sets(monkeypatch):
     monkeypatch.setattr(synthetic_tfds, "LABELLED_SIZES", {"train": 6, "validation": 4, "test": 4})
 
 
-@pytest.mark.parametrize("name", ["synthetic_pos", "synthetic_paws_x"])
-def test_written_examples_come_back(tmp_path, small_sets, name):
-    synthetic_tfds.prepare(f"{name}/qaa", str(tmp_path))
-    builder = tfds.builder(f"{name}/qaa", data_dir=str(tmp_path))
+@pytest.mark.parametrize(("tongue", "seed"), [("qaa", 0), ("qaa-7", 7)])
+@pytest.mark.parametrize("name", ["synthetic_pos", "synthetic_paws_x", "synthetic_topic"])
+def test_written_examples_come_back(tmp_path, small_sets, name, tongue, seed):
+    synthetic_tfds.prepare(f"{name}/{tongue}", str(tmp_path))
+    builder = tfds.builder(f"{name}/{tongue}", data_dir=str(tmp_path))
     records = [{key: to_python(value) for key, value in record.items()} for record in builder.as_data_source("train")]
     assert len(records) == 6
     if name == "synthetic_pos":
         found = [(record["tokens"], [UPOS[tag] for tag in record["upos"]]) for record in records]
-        expected = [tagged_sentence("qaa", "train", i) for i in range(6)]
+        expected = [tagged_sentence("qaa", "train", i, seed) for i in range(6)]
+    elif name == "synthetic_topic":
+        found = [(record["text"], record["label"]) for record in records]
+        expected = [topic_sentence("qaa", "train", i, seed) for i in range(6)]
     else:
         found = [(record["sentence1"], record["sentence2"], record["label"]) for record in records]
-        expected = [sentence_pair("qaa", "train", i) for i in range(6)]
+        expected = [sentence_pair("qaa", "train", i, seed) for i in range(6)]
     assert sorted(found) == sorted(expected)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import NumberTokenizer, real_tokenizer, synthetic_texts
 
-from rembert_jax.data import synthetic, synthetic_tfds
+from rembert_jax.data import synthetic_tfds, synthetic_world
 from rembert_jax.tasks.base import TaskConfig, TaskError
 from rembert_jax.tasks.datasets import open_examples, open_task, read_conllu
 from rembert_jax.tasks.sequence_classification import SequenceClassification, truncate_pair
@@ -316,7 +316,7 @@ def _conllu_config(tmp_path, **changes):
 def test_conllu_task_knows_the_universal_tags(tmp_path):
     config = _conllu_config(tmp_path)
     task = open_task(config, NumberTokenizer())
-    assert task.labels == synthetic.UPOS and len(task.labels) == 17
+    assert task.labels == synthetic_world.UPOS and len(task.labels) == 17
     examples = open_examples(config, "de", "train")
     assert [len(example["tokens"]) for example in examples] == [3, 1]
     assert len(open_examples(config, "de", "train", limit=1)) == 1
@@ -369,7 +369,7 @@ def test_tfds_examples_are_plain_python(tfds_config):
 
 
 def test_tfds_task_takes_label_names_from_the_dataset(tfds_config):
-    assert open_task(tfds_config, NumberTokenizer()).labels == (*synthetic.UPOS, "_")
+    assert open_task(tfds_config, NumberTokenizer()).labels == (*synthetic_world.UPOS, "_")
     pairs = {"kind": "sequence_classification", "path": "synthetic_paws_x/{language}", "label_field": "label"}
     config = TaskConfig(**vars(tfds_config) | pairs | {"text_fields": ("sentence1", "sentence2")})
     assert open_task(config, NumberTokenizer()).labels == ("different_meaning", "paraphrase")

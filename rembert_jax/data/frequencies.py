@@ -1,0 +1,37 @@
+"""What the frequencies of words alone tell of masked tokens: the loss that pre-training has to fall well below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from rembert_jax.data.masking import Features
+from rembert_jax.tokenization import RemBertTokenizer
+
+SAMPLE = 5000
+"""Training texts of each language that are counted."""
+
+
+def frequency_losses(
+    texts: Mapping[str, Sequence[str]], batches: Mapping[str, Sequence[Features]], tokenizer: RemBertTokenizer
+) -> dict[str, float]:
+    """Loss (nats per masked token) by language of a guess that knows the language and how frequent each piece is in it.
+
+    Args:
+      texts: language to training texts.
+      batches: language to held-out batches (`pipeline.eval_batches`).
+      tokenizer: of both.
+    """
+    return {language: _loss(texts[language], rows, tokenizer) for language, rows in batches.items()}
+
+
+def _loss(texts: Sequence[str], batches: Sequence[Features], tokenizer: RemBertTokenizer) -> float:
+    counts = np.ones(tokenizer.vocab_size)  # One more than seen, so that nothing is impossible.
+    step = max(1, len(texts) // SAMPLE)
+    for index in range(0, len(texts), step):
+        ids = tokenizer.encode(texts[index], add_special_tokens=False, split_special_tokens=True)
+        np.add.at(counts, ids, 1)
+    nats = -np.log(counts / counts.sum())
+    loss = sum(float(np.sum(batch["masked_weights"] * nats[batch["masked_labels"]])) for batch in batches)
+    return loss / sum(float(np.sum(batch["masked_weights"])) for batch in batches)
