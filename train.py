@@ -20,11 +20,20 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; whatever a config file or an override of it raises becomes one line."""
     try:
-        remaining = app.parse_flags_with_usage(argv)
+        remaining = flags.FLAGS(argv)
         _ = _CONFIG.value  # A config file that cannot be read is reported only when it is asked for.
         return remaining
+    except flags.Error as error:
+        sys.exit(_brief(str(error)))
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         sys.exit(_unknown_key(argv) or f"--config: {type(error).__name__}: {error}")
+
+
+def _brief(message: str) -> str:
+    """What a config file says of its arguments, without the traceback that `config_flags` puts before it."""
+    last = message.strip().rpartition("\n")[2]
+    refusal = re.match(r"(ValueError|rembert_jax\.[\w.]+): (.+)", last)
+    return f"--config: {refusal[2]}" if refusal else f"{message.strip()}; see --help"
 
 
 def _unknown_key(argv: list[str]) -> str:

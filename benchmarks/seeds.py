@@ -141,7 +141,7 @@ def plot_seeds(tables: Mapping[int, Table], target: pathlib.Path) -> None:
         ]
         axes.plot(*zip(*points, strict=True), "o", alpha=0.5, label=column)
     axes.set_xticks(range(len(tasks)), tasks)
-    axes.set(ylabel="accuracy (%), mean of the languages without labels", title=f"{len(tables)} seeds")
+    axes.set(ylabel="accuracy without labels (%)", title=f"{len(tables)} seeds")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(target, dpi=120)

@@ -95,7 +95,7 @@ def test_config_resolves_and_fits_its_model(name, smoke, tmp_path):
     sharding.make_mesh(next(iter(stages.values())).mesh)
     positions = 0
     for stage in stages.values():
-        if stage.model:
+        if not (stage.init_from or stage.model_from):
             vocab_size = stage.tokenizer.vocab_size or 250_300
             fields = {"vocab_size": vocab_size, "bos_token_id": 2, "eos_token_id": 3, **stage.model}
             model_config = RemBertConfig.from_dict(fields)
@@ -122,7 +122,7 @@ def test_every_key_is_there_to_be_overridden(name, tmp_path):
         for section, kind in sections.items():
             if section in stage:
                 assert set(stage[section]) == {field.name for field in dataclasses.fields(kind)}
-        if stage["model"]:
+        if not (stage["init_from"] or stage["model_from"]):
             left_out = {field.name for field in dataclasses.fields(RemBertConfig)} - set(stage["model"])
             assert left_out == set(common.FROM_VOCABULARY)
 
@@ -140,7 +140,7 @@ def test_smoke_variant_runs(name, tmp_path):
     config = _load(name, _arg(name, tmp_path, smoke=True))
     # One layer is enough here and compiles faster; the flags also show that single values can be overridden.
     parts = {f"stages.{name}.": part for name, part in config["stages"].items()} if "stages" in config else {"": config}
-    flags = [f"--config.{prefix}model.num_hidden_layers=1" for prefix, part in parts.items() if part.get("model")]
+    flags = [f"--config.{prefix}model.num_hidden_layers=1" for prefix, part in parts.items() if part.get("data")]
     result = run_process(train_command(target, workdir, *flags), tmp_path / "compiled")
     assert result.returncode == 0, result.stderr
     for stage in _stages(config):

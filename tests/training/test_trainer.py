@@ -62,7 +62,9 @@ def test_results_agree_with_metrics_and_model(pretrained):
     assert abs(dict(read_metrics(workdir / "metrics.jsonl")["train/loss"])[2] - math.log(300)) < 0.3
 
 
-def test_retrieval_is_measured_during_training_and_of_the_fresh_encoder(tmp_path, one_device, caplog):
+def test_retrieval_in_another_world_is_measured_during_training_and_of_the_fresh_encoder(
+    pretrained, tmp_path, one_device, caplog
+):
     caplog.set_level("INFO")
     changes = {"data.parallel_texts": 12, "training.steps": 3, "data.synthetic": {"seed": 5}}
     results = trainer.run(with_changes(TINY_PRETRAINING, changes), tmp_path)
@@ -74,10 +76,6 @@ def test_retrieval_is_measured_during_training_and_of_the_fresh_encoder(tmp_path
     assert 3.0 < results["baseline"]["qaa"]["loss"] < math.log(300), "pieces are not all equally frequent"
     assert any("sentences that find their translations, by layer: " in line for line in caplog.messages)
     assert results["seed"] == 0
-
-
-def test_other_world_is_another_vocabulary(pretrained, tmp_path, one_device, no_training):
-    trainer.run(with_changes(TINY_PRETRAINING, {"data.synthetic": {"seed": 5}}), tmp_path)
     assert RemBertTokenizer(tmp_path).sha256 != RemBertTokenizer(pretrained[0]).sha256
 
 
