@@ -7,6 +7,7 @@ import pathlib
 import pytest
 from helpers import ROOT
 
+from rembert_jax.data.parallel import keyed_sentences
 from rembert_jax.data.sources import LineFiles, discover_languages, find_files
 from rembert_jax.tasks.base import TaskConfig
 from rembert_jax.tasks.datasets import open_task, read_conllu
@@ -83,3 +84,17 @@ def test_every_treebank_reads_with_the_listed_number_of_sentences():
             assert len(example["tokens"]) == len(example["upos"]) > 0
             assert set(example["upos"]) <= set(task.labels), example["where"]
     assert found == expected
+
+
+def test_bible_verses_are_aligned_by_their_numbers():
+    pattern, languages = f"{DATA}/bible/{{language}}/mark-luke.tsv", ("en", "de", "es", "hi", "zh")
+    verses = keyed_sentences(pattern, languages, 200)
+    assert set(verses) == {"en", "de", "es", "zh"}, "there is no Hindi file"
+    assert {len(set(texts)) for texts in verses.values()} == {200}
+    said = {
+        language: ["Jesus" in text or "Jesús" in text for text in verses[language]] for language in ("en", "de", "es")
+    }
+    for language in ("de", "es"):
+        same = sum(one == other for one, other in zip(said["en"], said[language], strict=True))
+        moved = sum(one == other for one, other in zip(said["en"], said[language][1:], strict=False))
+        assert same > moved + 20, "a name stands in the same verses"
