@@ -143,7 +143,7 @@ def open_parallel(config: DataConfig, languages: Sequence[str]) -> dict[str, lis
     Raises:
       sources.SourceError: if `config.parallel` names no files, or such that do not fit together.
     """
-    if not config.parallel_texts:
+    if not config.parallel_texts or len(languages) < 2:
         return {}
     if config.source == "synthetic":
         sentences = synthetic.translations(config.parallel_texts, config.synthetic.seed)

@@ -98,21 +98,14 @@ class RetrievalEvaluator:
     def __call__(self, params: Params) -> Metrics:
         """Metrics `retrieval_0`, `retrieval_1`, … by language of the sentences that are looked up."""
         vectors = {language: self._vectors(params, batches) for language, batches in self._batches.items()}
-        return {
-            language: {
-                f"retrieval_{layer}": float(
-                    np.mean(
-                        [
-                            retrieval_accuracy(own[layer], vectors[other][layer])
-                            for other in vectors
-                            if other != language
-                        ]
-                    )
-                )
-                for layer in range(len(own))
+        metrics: Metrics = {}
+        for language, own in vectors.items():
+            others = [vectors[other] for other in vectors if other != language]
+            metrics[language] = {
+                f"retrieval_{layer}": float(np.mean([retrieval_accuracy(rows, other[layer]) for other in others]))
+                for layer, rows in enumerate(own)
             }
-            for language, own in vectors.items()
-        }
+        return metrics
 
     def _vectors(self, params: Params, batches: Sequence[Features]) -> np.ndarray:
         parts = []

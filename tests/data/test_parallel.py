@@ -59,6 +59,7 @@ def test_synthetic_languages_bring_the_sentences_of_their_world(tmp_path):
     expected = synthetic.translations(5, 3)
     assert found == {"qab": expected["qab"], "qaa": expected["qaa"]}
     assert pipeline.open_parallel(DataConfig(source="synthetic", parallel_texts=0), ("qaa", "qab")) == {}
+    assert pipeline.open_parallel(config, ("qaa",)) == {}, "one language has no translations"
     assert pipeline.open_parallel(DataConfig(source="text", path=f"{tmp_path}"), ("en", "de")) == {}
 
 

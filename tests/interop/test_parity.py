@@ -1,5 +1,6 @@
 """Every model against transformers and PyTorch, live: outputs within 1e-5, gradients within 1e-4."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -181,11 +182,13 @@ def test_cache_of_a_decoder_with_cross_attention(name, scan_layers, tmp_path):
     mask[1, :2] = 0
     memory = encoder_output(CONFIGS[name]["hidden_size"])
     their_cache = our_cache = None
+    known = inspect.signature(both.theirs.forward).parameters
+    cache_name = "cache" if "cache" in known else "past_key_values"  # Before transformers 5.24.
     for start, stop in ((0, 6), (6, 7), (7, 9)):
         with torch.no_grad():
             theirs = both.theirs(
                 torch.as_tensor(ids[:, start:stop]), attention_mask=torch.as_tensor(mask[:, :stop]),
-                past_key_values=their_cache, use_cache=True, output_hidden_states=True,
+                use_cache=True, output_hidden_states=True, **{cache_name: their_cache},
                 **{name: torch.as_tensor(value) for name, value in memory.items()},
             )  # fmt: skip
         ours = jax.jit(
@@ -194,7 +197,7 @@ def test_cache_of_a_decoder_with_cross_attention(name, scan_layers, tmp_path):
                 output_hidden_states=True, **memory,
             )
         )(both.params, ids[:, start:stop], mask[:, start:stop], our_cache, memory if our_cache is None else {})  # fmt: skip
-        their_cache, our_cache = theirs.past_key_values, ours.past_key_values
+        their_cache, our_cache = theirs[cache_name], ours.past_key_values
         assert int(our_cache.length) == stop
         assert_close(ours.logits, theirs.logits, f"logits {start}:{stop}")
         for i, hidden in enumerate(theirs.hidden_states):
