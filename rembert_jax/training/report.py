@@ -138,7 +138,7 @@ def _expectation_lines(
             verdict = "below" if value < low else "above" if value > high else "within"
             lines.append(
                 f"{comparison.title}: seed {results[comparison.pretrained]['seed']} gave {value:.1f} without labels, "
-                f"{verdict} the range of earlier seeds, {low:.1f} to {high:.1f}"
+                f"{verdict} the range of earlier runs, {low:.1f} to {high:.1f}"
             )
     return lines
 

@@ -53,7 +53,7 @@ def test_result_is_placed_in_the_range_of_earlier_seeds(tmp_path, capsys, expect
     comparison = Comparison(title="Task", pretrained="a", scratch="b", expected=expected)
     report.write([comparison], RESULTS, tmp_path)
     low, high = expected
-    line = f"Task: seed 7 gave 60.0 without labels, {verdict} the range of earlier seeds, {low} to {high}"
+    line = f"Task: seed 7 gave 60.0 without labels, {verdict} the range of earlier runs, {low} to {high}"
     assert line in (tmp_path / "results.md").read_text() and line in capsys.readouterr().out
     assert json.loads((tmp_path / "results.json").read_text())["Task"]["zero-shot"]["scratch"] == pytest.approx(15.0)
     assert (tmp_path / "task.png").read_bytes().startswith(b"\x89PNG")
