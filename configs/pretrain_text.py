@@ -13,11 +13,11 @@ language, to measure whether the encoder finds translations), `init_from` (go on
 `vocab` (pieces), `steps` (of pre-training), `seed`, `smoke` (a few steps, for tests).
 
 The defaults suit some ten megabytes of text and two CPU cores. With so little, a model easily stays where it only knows how
-frequent words are; what it takes to leave that plateau (each measured, docs/results.md):
+frequent words are. What helps it to leave that plateau (docs/results.md has what was measured):
 - one sentence a document, so that positions begin anew with each sentence;
 - an initial range of 0.02, also for a narrow model, and a learning rate of 2e-3 at most;
 - three tokens of ten masked, not one of seven: twice as much to learn from each sentence;
-- few pieces: 4,000 for five languages, so that each is met often.
+- few pieces, so that each is met often: 4,000 for five languages (not compared with other sizes).
 """
 
 from types import SimpleNamespace

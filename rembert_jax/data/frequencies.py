@@ -31,7 +31,7 @@ def _loss(texts: Sequence[str], batches: Sequence[Features], tokenizer: RemBertT
     step = max(1, len(texts) // SAMPLE)
     for index in range(0, len(texts), step):
         ids = tokenizer.encode(texts[index], add_special_tokens=False, split_special_tokens=True)
-        np.add.at(counts, ids, 1)
+        counts += np.bincount(np.array(ids, np.int64), minlength=len(counts))
     nats = -np.log(counts / counts.sum())
     loss = sum(float(np.sum(batch["masked_weights"] * nats[batch["masked_labels"]])) for batch in batches)
     return loss / sum(float(np.sum(batch["masked_weights"])) for batch in batches)

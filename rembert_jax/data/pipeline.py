@@ -45,7 +45,7 @@ class DataConfig:
       eval_texts: texts of each language's `eval_split` used for evaluation.
       synthetic: the world of the synthetic languages.
       parallel: pattern with {language} of files with lines "key<TAB>sentence", where a key names the same sentence in every
-        language, to measure whether the encoder finds translations; empty for none. Synthetic languages bring their own.
+        language, to measure whether the encoder finds translations; empty for none, save that synthetic languages bring theirs.
       parallel_texts: sentences of each language to measure it on; 0 does not measure it.
       workers: worker processes that prepare batches in turn; 0 uses a thread of the main process.
       prefetch: batches that this thread prepares ahead.
@@ -145,10 +145,12 @@ def open_parallel(config: DataConfig, languages: Sequence[str]) -> dict[str, lis
     """
     if not config.parallel_texts or len(languages) < 2:
         return {}
-    if config.source == "synthetic":
-        sentences = synthetic.translations(config.parallel_texts, config.synthetic.seed)
-        return {language: sentences[language] for language in languages}
-    return parallel.keyed_sentences(config.parallel, languages, config.parallel_texts) if config.parallel else {}
+    if config.parallel:
+        return parallel.keyed_sentences(config.parallel, languages, config.parallel_texts)
+    if config.source != "synthetic":
+        return {}
+    sentences = synthetic.translations(config.parallel_texts, config.synthetic.seed)
+    return {language: sentences[language] for language in languages}
 
 
 def check_sources(config: DataConfig) -> None:
