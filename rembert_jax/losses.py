@@ -30,6 +30,7 @@ def masked_lm_loss(
     bias: Float[Array, " V"],
     labels: Int[Array, "*lead"],
     weights: Float[Array, "*lead"],
+    z_loss: float = 0.0,
 ) -> dict[str, Float[Array, ""]]:
     """Masked-LM loss on gathered positions.
 
@@ -42,21 +43,26 @@ def masked_lm_loss(
       bias: output bias.
       labels: original token ids.
       weights: 1 for a real prediction, 0 for an unused slot.
+      z_loss: coefficient of a penalty on the logarithm of the softmax's normaliser (PaLM, arXiv:2204.02311, takes 1e-4).
 
     Returns:
       `loss`: summed negative log-likelihood in nats; `weight`: number of predictions; `correct`: number of predictions
-      whose largest logit is the label.
+      whose largest logit is the label. With a `z_loss` also `penalty`: summed z_loss * logsumexp(logits)**2, to be added to
+      the loss for the gradient.
     """
     features = features.reshape(-1, features.shape[-1])
     labels, weights = labels.reshape(-1), weights.reshape(-1).astype(jnp.float32)
     logits = jnp.einsum("TE,VE->TV", features, table.astype(features.dtype), preferred_element_type=jnp.float32)
     logits = logits + bias[None, :].astype(jnp.float32)
     correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
-    return {
+    sums = {
         "loss": jnp.sum(cross_entropy(logits, labels) * weights),
         "weight": jnp.sum(weights),
         "correct": jnp.sum(correct * weights),
     }
+    if z_loss:
+        sums["penalty"] = z_loss * jnp.sum(jax.nn.logsumexp(logits, axis=-1) ** 2 * weights)
+    return sums
 
 
 def classification_loss(logits: Float[Array, "*lead C"], labels: Int[Array, "*lead"]) -> dict[str, Float[Array, ""]]:

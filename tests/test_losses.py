@@ -40,6 +40,18 @@ def test_output_bias_enters_the_logits():
     assert (float(sums["weight"]), float(sums["correct"])) == (2.0, 0.0)
 
 
+def test_z_loss_is_a_penalty_beside_the_loss():
+    # The exponentials sum to 4, 5 and 6; the third position has weight 0.
+    plain, penalised = (
+        losses.masked_lm_loss(
+            FEATURES, TABLE, jnp.zeros(3), jnp.array([1, 2, 0]), jnp.array([1.0, 1.0, 0.0]), z_loss=z_loss
+        )
+        for z_loss in (0.0, 0.1)
+    )
+    assert float(penalised.pop("penalty")) == pytest.approx(0.1 * (np.log(4) ** 2 + np.log(5) ** 2), rel=1e-6)
+    assert penalised == plain
+
+
 def test_positions_of_weight_zero_change_nothing():
     def loss(features, labels):
         return losses.masked_lm_loss(features, TABLE, jnp.zeros(3), labels, jnp.array([1.0, 1.0, 0.0]))

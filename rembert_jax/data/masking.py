@@ -22,7 +22,8 @@ class MaskTokens(grain.transforms.RandomMap):
       mask_token_id: id of [MASK].
       special_ids: ids that are neither masked nor drawn as random token.
       vocab_size: random tokens are drawn from all other ids below it.
-      rate: share of maskable tokens to predict; at least one where there is any.
+      rate: share of maskable tokens to predict, where a row does not bring its own `mask_rate`; at least one where there is
+        any.
       max_predictions: fixed number of slots per row.
       starts_word: for whole-word masking, whether each id begins a word; None masks tokens independently. At most two
         words of a row are masked in part, so that every token has the same chance and the rate is exact.
@@ -48,9 +49,11 @@ class MaskTokens(grain.transforms.RandomMap):
 
     def random_map(self, element: Features, rng: np.random.Generator) -> Features:
         """Adds `masked_positions`, `masked_labels` and `masked_weights` [max_predictions], hides `input_ids` [L]."""
+        element = dict(element)
+        rate = float(element.pop("mask_rate", self.rate))
         ids = element["input_ids"]
         candidates = np.flatnonzero(~self._is_special[ids])  # pyright: ignore[reportAttributeAccessIssue]
-        positions = self._choose(ids, candidates, element["segment_ids"], rng)
+        positions = self._choose(ids, candidates, element["segment_ids"], rate, rng)
         labels = ids[positions]
         kind = rng.random(len(positions))
         random_tokens = rng.choice(self._ordinary, len(positions))  # pyright: ignore[reportAttributeAccessIssue]
@@ -67,11 +70,11 @@ class MaskTokens(grain.transforms.RandomMap):
         }
 
     def _choose(
-        self, ids: np.ndarray, candidates: np.ndarray, segments: np.ndarray, rng: np.random.Generator
+        self, ids: np.ndarray, candidates: np.ndarray, segments: np.ndarray, rate: float, rng: np.random.Generator
     ) -> np.ndarray:
         if not len(candidates):
             return candidates
-        wanted = min(self.max_predictions, max(1, round(len(candidates) * self.rate)))
+        wanted = min(self.max_predictions, max(1, round(len(candidates) * rate)))
         if self.starts_word is None:
             return np.sort(rng.permutation(candidates)[:wanted])
         # A word begins at a piece that starts one, after a gap (a special token), and in a new document.

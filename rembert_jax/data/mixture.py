@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from rembert_jax.errors import RemBertError
 
@@ -27,10 +29,13 @@ def language_shares(counts: Mapping[str, int], alpha: float) -> dict[str, float]
     empty = [language for language, count in counts.items() if count < 1]
     if empty:
         raise RemBertError(f"no text for {', '.join(empty)}; add some or take the language out of data.languages")
-    total = sum(counts.values())
-    smoothed = {language: (count / total) ** alpha for language, count in counts.items()}
-    norm = sum(smoothed.values())
-    return {language: value / norm for language, value in smoothed.items()}
+    return dict(zip(counts, smoothed_shares(list(counts.values()), alpha).tolist(), strict=True))
+
+
+def smoothed_shares(counts: Sequence[int], alpha: float) -> np.ndarray:
+    """Shares proportional to counts ** alpha, in their order."""
+    smoothed = (np.array(counts) / sum(counts)) ** alpha
+    return smoothed / smoothed.sum()
 
 
 def log_shares(counts: Mapping[str, int], shares: Mapping[str, float]) -> None:

@@ -17,7 +17,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from rembert_jax.data import mixture, packing, parallel, sources, synthetic, synthetic_world
+from rembert_jax.data import mixture, packing, parallel, schedules, sources, synthetic, synthetic_world
 from rembert_jax.data.masking import Features, MaskTokens
 from rembert_jax.data.synthetic import SyntheticConfig
 from rembert_jax.errors import RemBertError
@@ -40,8 +40,11 @@ class DataConfig:
       lines_per_document: consecutive texts to join, for files with one sentence a line.
       on_invalid: what to do with lines that are not UTF-8.
       alpha: exponent of the language mixture.
+      alpha_schedule: points (step, alpha) of an exponent that changes over the run (`schedules.Schedule`); empty keeps `alpha`.
       seq_length: tokens in a row.
       mask_rate, max_predictions, whole_word_masking: see `masking.MaskTokens`; max_predictions 0 takes rate x length.
+      mask_rate_schedule: points (step, rate) of a rate that changes over the run; held-out text keeps `mask_rate`, so that
+        its loss can be compared over the steps.
       eval_texts: texts of each language's `eval_split` used for evaluation.
       synthetic: the world of the synthetic languages.
       parallel: pattern with {language} of files with lines "key<TAB>sentence", where a key names the same sentence in every
@@ -61,8 +64,10 @@ class DataConfig:
     lines_per_document: int = 1
     on_invalid: Literal["fail", "skip"] = "fail"
     alpha: float = 0.5
+    alpha_schedule: schedules.Schedule = ()
     seq_length: int = 512
     mask_rate: float = 0.15
+    mask_rate_schedule: schedules.Schedule = ()
     max_predictions: int = 0
     whole_word_masking: bool = False
     eval_texts: int = 500
@@ -84,13 +89,16 @@ class DataConfig:
             raise RemBertError(f"alpha={self.alpha}: expected a number between 0 and 1")
         if not 0.0 < self.mask_rate < 1.0:
             raise RemBertError(f"mask_rate={self.mask_rate}: expected a share between 0 and 1")
+        schedules.check_schedule("alpha_schedule", self.alpha_schedule, 0.0, 1.0)
+        schedules.check_schedule("mask_rate_schedule", self.mask_rate_schedule, 0.001, 0.999)
         if len(set(self.languages)) < len(self.languages):
             raise RemBertError(f"languages={', '.join(self.languages)}: name each language once")
 
     @property
     def predictions(self) -> int:
         """Prediction slots of a row."""
-        return self.max_predictions or max(1, round(self.seq_length * self.mask_rate))
+        rate = max([self.mask_rate, *(rate for _, rate in self.mask_rate_schedule)])
+        return self.max_predictions or max(1, round(self.seq_length * rate))
 
 
 def _languages(config: DataConfig) -> list[str]:
@@ -207,11 +215,19 @@ def _encoded(texts: grain.MapDataset, tokenizer: RemBertTokenizer) -> grain.Iter
 
 
 def _rows(
-    encoded: grain.IterDataset, config: DataConfig, tokenizer: RemBertTokenizer, seed: int, shuffle: bool
+    encoded: grain.IterDataset,
+    config: DataConfig,
+    tokenizer: RemBertTokenizer,
+    seed: int,
+    batch_size: int | None = None,
 ) -> grain.IterDataset:
+    """Masked rows; of training, if `batch_size` says how many a step takes: shuffled and with the schedule of the rate."""
     cut = packing.SplitDocuments(config.seq_length, tokenizer.cls_token_id, tokenizer.sep_token_id)
     pieces = grain.experimental.FlatMapIterDataset(encoded, cut)
-    rows = packing.pack(pieces, config.seq_length, tokenizer.pad_token_id, seed, shuffle)
+    rows = packing.pack(pieces, config.seq_length, tokenizer.pad_token_id, seed, shuffle=batch_size is not None)
+    if batch_size is not None and config.mask_rate_schedule:
+        every = max(1, config.workers)  # Workers make whole batches in turn.
+        rows = rows.map_with_index(schedules.SetMaskRate(config.mask_rate_schedule, batch_size, every))
     return rows.seed(seed).random_map(_masking(config, tokenizer))
 
 
@@ -241,27 +257,30 @@ def train_batches(
       [batch_size, predictions] (`masked_positions`, `masked_labels`, `masked_weights`), with `get_state`/`set_state`.
     """
     counts = {language: len(source) for language, source in texts.items()}
-    shares = mixture.language_shares(counts, config.alpha)
+    first = schedules.value_at(config.alpha_schedule, 0) if config.alpha_schedule else config.alpha
+    shares = mixture.language_shares(counts, first)
     short = [language for language, count in counts.items() if count < process_count]
     if short:
         raise sources.SourceError(f"fewer texts than processes ({process_count}) for {', '.join(short)}")
     mixture.log_shares(counts, shares)
     # Languages are mixed in each worker. Mixed before, every n-th text would go to a worker, and as the order of languages
     # is periodic, a worker might never meet some of them.
-    mixed = grain.IterDataset.mix(
-        [
-            _encoded(
-                grain.MapDataset.source(_Records(source))
-                .seed(seed + number)
-                .shuffle()[process_index::process_count]
-                .repeat(),
-                tokenizer,
-            )
-            for number, source in enumerate(texts.values())
-        ],
-        weights=[shares[language] for language in texts],
-    )
-    rows = _rows(mixed, config, tokenizer, seed + 1000 * process_index, shuffle=True)
+    encoded = [
+        _encoded(
+            grain.MapDataset.source(_Records(source))
+            .seed(seed + number)
+            .shuffle()[process_index::process_count]
+            .repeat(),
+            tokenizer,
+        )
+        for number, source in enumerate(texts.values())
+    ]
+    if config.alpha_schedule:
+        tokens = batch_size * config.seq_length / max(1, config.workers)
+        mixed = schedules.ScheduledMix(encoded, list(counts.values()), config.alpha_schedule, tokens)
+    else:
+        mixed = grain.IterDataset.mix(encoded, weights=list(shares.values()))
+    rows = _rows(mixed, config, tokenizer, seed + 1000 * process_index, batch_size)
     batches = rows.batch(batch_size, drop_remainder=True)
     if config.workers:
         if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, which only `absl.app` programs parse.
@@ -300,7 +319,7 @@ def eval_batches(
     batches: dict[str, list[Features]] = {}
     for language, source in texts.items():
         chosen = grain.MapDataset.source(_Records(source))[: config.eval_texts]
-        rows = list(_rows(_encoded(chosen, tokenizer), config, tokenizer, seed, shuffle=False))
+        rows = list(_rows(_encoded(chosen, tokenizer), config, tokenizer, seed))
         batches[language] = batch_rows(rows, batch_size)
     return batches
 

@@ -169,13 +169,18 @@ class LoadReport:
             logger.info("%s %d arrays, %s parameters: %s", verb, len(group), f"{sum(group.values()):,}", parts)
 
 
-def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, LoadReport]:
+def load_pretrained(step_folder: pathlib.Path, params: Params, drop_top_layers: int = 0) -> tuple[Params, LoadReport]:
     """Loads the encoder of another run and drops its output head.
 
     Every parameter of `params` that the checkpoint holds under the same name is loaded, in the sharding it has in
     `params`, but no classifier: each task starts with its own. Of what is left over, the checkpoint may only have the
     output head `cls` or a classifier, and the run only a classifier and the pooler; anything else is an error. Loading into
     a masked LM takes the output head too. The layers may be stacked (`execution.scan_layers`) on one side only.
+
+    Args:
+      step_folder: the checkpoint.
+      params: those of the model to fill, in their sharding.
+      drop_top_layers: how many layers the checkpoint has above those of the model.
 
     Returns:
       The parameters and a report of what was loaded, dropped and left as initialised.
@@ -188,21 +193,27 @@ def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, 
     convert = _has_stacked_layers(stored) != _has_stacked_layers(flatten(params))
     target = jax.jit(_convert_layers)(params) if convert else params
     wanted = flatten(target)
+
+    def deep(name: str, leaf: Any) -> tuple[int, ...]:  # With the layers that are dropped.
+        extra = drop_top_layers if name.startswith(STACKED_LAYERS) else 0
+        return (leaf.shape[0] + extra, *leaf.shape[1:])
+
     loaded = {name: leaf for name, leaf in wanted.items() if name in stored and not name.startswith(TASK_HEADS)}
     wrong = [
-        f"{name}: checkpoint {stored[name]}, this model {tuple(leaf.shape)}"
+        f"{name}: checkpoint {stored[name]}, this model {deep(name, leaf)}"
         for name, leaf in loaded.items()
-        if stored[name] != tuple(leaf.shape)
+        if stored[name] != deep(name, leaf)
     ]
     if wrong:
         raise CheckpointError(
-            f"{step_folder}: shapes differ; make section `model` equal to the checkpoint's config.json\n  "
-            + "\n  ".join(wrong)
+            f"{step_folder}: shapes differ; make section `model` equal to the checkpoint's config.json, or, where only the "
+            "number of layers differs, set drop_top_layers\n  " + "\n  ".join(wrong)
         )
     fresh = {name: leaf for name, leaf in wanted.items() if name not in loaded}
     dropped = {name: shape for name, shape in stored.items() if name not in loaded}
     heads = (f"{OUTPUT_HEAD}/", *TASK_HEADS, "rembert/pooler/")
-    strange = [name for name in (*fresh, *dropped) if not name.startswith(heads)]
+    top = _top_layers(stored, drop_top_layers)
+    strange = [name for name in (*fresh, *dropped) if not name.startswith((*heads, *top))]
     if strange:
         raise CheckpointError(
             f"{step_folder}: only one of checkpoint and model has {', '.join(strange[:6])}"
@@ -213,26 +224,52 @@ def load_pretrained(step_folder: pathlib.Path, params: Params) -> tuple[Params, 
             f"{step_folder}: has no output head ({head[0]}), so masked-LM training would go on from a random one; if that is "
             "meant, make a checkpoint with it: python -m rembert_jax.tools.convert --head masked_lm --init cls"
         )
-    tree = unflatten({name: _abstract(leaf) for name, leaf in loaded.items()})
+    tree = unflatten(
+        {
+            name: jax.ShapeDtypeStruct(deep(name, leaf), leaf.dtype, sharding=leaf.sharding)
+            for name, leaf in loaded.items()
+        }
+    )
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     with context:
         values = ocp.load_checkpointables(str(step_folder), {"state": {"params": tree}})["state"]["params"]
-    flat = {**wanted, **flatten(values)}
+    flat = {**wanted, **{name: _cut(value, wanted[name]) for name, value in flatten(values).items()}}
     result = jax.tree.unflatten(jax.tree.structure(target), [flat[name] for name in wanted])
     if convert:
         places = jax.tree.map(lambda leaf: leaf.sharding, params)
         result = jax.jit(_convert_layers, out_shardings=places)(result)
     report = LoadReport(
         loaded={name: int(leaf.size) for name, leaf in loaded.items()},
-        dropped={name: int(np.prod(shape)) for name, shape in dropped.items()},
+        dropped={name: int(np.prod(shape)) for name, shape in dropped.items()}
+        | {
+            f"{name} (top {drop_top_layers})": drop_top_layers * int(np.prod(stored[name][1:]))
+            for name in loaded
+            if drop_top_layers and name.startswith(STACKED_LAYERS)
+        },
         fresh={name: int(leaf.size) for name, leaf in fresh.items()},
     )
     return result, report
 
 
+STACKED_LAYERS = "rembert/encoder/layer/"
+
+
 def _has_stacked_layers(names: Iterable[str]) -> bool:
-    return any(name.startswith("rembert/encoder/layer/") for name in names)
+    return any(name.startswith(STACKED_LAYERS) for name in names)
+
+
+def _top_layers(names: Iterable[str], count: int) -> list[str]:
+    """Prefixes of the `count` highest of separate layers."""
+    numbers = {int(name.split("/")[2].removeprefix("layer_")) for name in names if "/encoder/layer_" in name}
+    return [f"rembert/encoder/layer_{number}/" for number in sorted(numbers)[len(numbers) - count :]]
+
+
+def _cut(value: jax.Array, like: jax.Array) -> jax.Array:
+    """The first of the stacked layers, as many as `like` has."""
+    if value.shape == like.shape:
+        return value
+    return jax.jit(lambda stack: stack[: like.shape[0]], out_shardings=like.sharding)(value)
 
 
 def _convert_layers(params: Params) -> Params:

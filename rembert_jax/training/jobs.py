@@ -70,7 +70,22 @@ class Job:
 
     def init(self, key: jax.Array) -> Any:
         """Boxed parameters."""
-        return self.model.init({"params": key}, jnp.zeros((1, 2), jnp.int32))["params"]
+        return boxed_params(self.model, key)
+
+
+def make_model(config: ExperimentConfig, model_config: RemBertConfig, num_labels: int = 2) -> Any:
+    """The Linen module that a run trains; `num_labels` counts in fine-tuning only."""
+    if config.data:
+        return RemBertForMaskedLM(model_config, config.execution)
+    assert config.task is not None
+    tokens = config.task.kind == "token_classification"
+    model_class = RemBertForTokenClassification if tokens else RemBertForSequenceClassification
+    return model_class(model_config, num_labels=num_labels, execution=config.execution)
+
+
+def boxed_params(model: nn.Module, key: jax.Array) -> Any:
+    """Initial parameters of a model, with their logical axes."""
+    return model.init({"params": key}, jnp.zeros((1, 2), jnp.int32))["params"]
 
 
 def _placement(model_config: RemBertConfig, mesh: Mesh) -> Callable[[Mapping[str, np.ndarray]], Batch]:
@@ -100,8 +115,8 @@ def pretraining(
     """Masked-language modelling on `texts`, evaluated on each language's held-out text."""
     data = config.data
     assert data is not None
-    model = RemBertForMaskedLM(model_config, config.execution)
-    objective = objectives.masked_lm(model)
+    model = make_model(config, model_config)
+    objective = objectives.masked_lm(model, config.training.z_loss)
     held_out = pipeline.open_sources(dataclasses.replace(data, languages=tuple(texts)), data.eval_split)
     batch_size = config.training.eval_batch_size or config.training.batch_size
     batches = pipeline.eval_batches(held_out, data, tokenizer, batch_size=batch_size, seed=config.seed)
@@ -143,12 +158,7 @@ def fine_tuning(config: ExperimentConfig, model_config: RemBertConfig, tokenizer
     task_config = config.task
     assert task_config is not None
     task = open_task(task_config, tokenizer)
-    model_class = (
-        RemBertForTokenClassification
-        if task_config.kind == "token_classification"
-        else RemBertForSequenceClassification
-    )
-    model = model_class(model_config, num_labels=len(task.labels), execution=config.execution)
+    model = make_model(config, model_config, len(task.labels))
     language = task_config.train_language
     train = open_examples(task_config, language, task_config.train_split, task_config.max_train_examples)
     dev = {language: open_examples(task_config, language, task_config.dev_split, task_config.max_eval_examples)}

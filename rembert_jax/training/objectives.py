@@ -23,8 +23,8 @@ def _dropout(key: jax.Array | None) -> dict[str, Any]:
     return {"deterministic": True} if key is None else {"deterministic": False, "rngs": {"dropout": key}}
 
 
-def masked_lm(model: RemBertForMaskedLM) -> Objective:
-    """Objective over batches of `data.pipeline`: packed rows with masked positions."""
+def masked_lm(model: RemBertForMaskedLM, z_loss: float = 0.0) -> Objective:
+    """Objective over batches of `data.pipeline`: packed rows with masked positions; `z_loss` as in `losses.masked_lm_loss`."""
 
     def objective(params: Params, batch: Batch, key: jax.Array | None) -> Sums:
         prediction: Any = model.apply(
@@ -38,7 +38,7 @@ def masked_lm(model: RemBertForMaskedLM) -> Objective:
             **_dropout(key),
         )
         features, table, bias = prediction
-        return losses.masked_lm_loss(features, table, bias, batch["masked_labels"], batch["masked_weights"])
+        return losses.masked_lm_loss(features, table, bias, batch["masked_labels"], batch["masked_weights"], z_loss)
 
     return objective
 

@@ -21,8 +21,8 @@ from rembert_jax.tasks.datasets import check_examples
 from rembert_jax.tokenization import RemBertTokenizer, train_vocabulary
 from rembert_jax.tokenization.base import VOCABULARY_FILE
 from rembert_jax.tokenization.vocabulary import sample_sentences
-from rembert_jax.training import checkpoint, settings
-from rembert_jax.training.optimizer import learning_rate_schedule
+from rembert_jax.training import checkpoint, jobs, settings
+from rembert_jax.training.optimizer import check_names, learning_rate_schedule
 from rembert_jax.training.settings import ExperimentConfig, TrainingError
 from rembert_jax.training.writers import write_file
 
@@ -133,6 +133,11 @@ def _check_stage(config: ExperimentConfig, models: Mapping[pathlib.Path, RemBert
     if training.steps:
         learning_rate_schedule(config.optimizer, training.steps)
     model = _expected_model(config, models)
+    if config.optimizer.freeze or config.optimizer.learning_rate_factors or config.optimizer.weight_decay_factors:
+        module = jobs.make_model(config, model)
+        check_names(
+            config.optimizer, jax.eval_shape(lambda: sharding.unbox(jobs.boxed_params(module, jax.random.key(0))))
+        )
     if config.data:
         pipeline.check_sources(config.data)
         name, length = "data.seq_length", config.data.seq_length
@@ -164,7 +169,18 @@ def _expected_model(config: ExperimentConfig, models: Mapping[pathlib.Path, RemB
         raise TrainingError(
             "no vocabulary: set tokenizer.path, or tokenizer.vocab_size to train one, or init_from a run that has one"
         )
-    return RemBertConfig.from_dict({**base, **config.model})
+    return RemBertConfig.from_dict({**_shallower(base, config.drop_top_layers), **config.model})
+
+
+def _shallower(model: Mapping[str, Any], drop_top_layers: int) -> dict[str, Any]:
+    if not drop_top_layers:
+        return dict(model)
+    layers = model["num_hidden_layers"]
+    if drop_top_layers >= layers:
+        raise TrainingError(
+            f"drop_top_layers={drop_top_layers}: the run to start from has {layers} layers; leave at least 1"
+        )
+    return {**model, "num_hidden_layers": layers - drop_top_layers}
 
 
 def open_tokenizer(
@@ -252,7 +268,7 @@ def model_config(
     base: dict[str, Any] = {}
     if pretrained is not None:
         manifest = checkpoint.read_manifest(pretrained)
-        base = dict(manifest["model"])
+        base = _shallower(manifest["model"], config.drop_top_layers)
         if manifest["tokenizer_sha256"] != tokenizer.sha256:
             raise TrainingError(
                 f"{tokenizer.model_file} (sha256 {tokenizer.sha256[:12]}) is not the vocabulary of {pretrained} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +51,7 @@ class TrainingConfig:
       keep_checkpoints: newest ones kept.
       eval_batch_size: rows of an evaluation batch; 0 takes `batch_size`.
       wandb_project: also log to this Weights & Biases project.
+      z_loss: coefficient of a penalty on the softmax's normaliser in pre-training (`losses.masked_lm_loss`); 0 for none.
     """
 
     batch_size: int
@@ -61,12 +63,15 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     eval_batch_size: int = 0
     wandb_project: str = ""
+    z_loss: float = 0.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, least = getattr(self, field.name), int(field.name in ("batch_size", "keep_checkpoints"))
             if isinstance(value, int) and value < least:
                 raise TrainingError(f"{field.name}={value}: expected at least {least}")
+        if not 0.0 <= self.z_loss < math.inf:
+            raise TrainingError(f"z_loss={self.z_loss}: expected at least 0")
         if (self.steps > 0) == (self.epochs > 0):
             raise TrainingError(f"steps={self.steps}, epochs={self.epochs}: set one of them")
 
@@ -82,6 +87,7 @@ class ExperimentConfig:
       execution, tokenizer, data, task, optimizer, training, mesh: see their classes.
       init_from: workdir or checkpoint of another run to start from.
       model_from: like `init_from`, but takes only architecture and vocabulary and initialises the parameters afresh.
+      drop_top_layers: how many of that run's layers are left out, from the top.
     """
 
     seed: int = 0
@@ -95,6 +101,7 @@ class ExperimentConfig:
     mesh: MeshConfig = MeshConfig()
     init_from: str = ""
     model_from: str = ""
+    drop_top_layers: int = 0
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -105,6 +112,14 @@ class ExperimentConfig:
             raise TrainingError("training.epochs is for fine-tuning; pre-training needs training.steps")
         if self.init_from and self.model_from:
             raise TrainingError("init_from and model_from exclude each other")
+        if self.drop_top_layers < 0 or (self.drop_top_layers and not (self.init_from or self.model_from)):
+            raise TrainingError(
+                f"drop_top_layers={self.drop_top_layers}: expected layers of the run that init_from or model_from names"
+            )
+        if self.drop_top_layers and "num_hidden_layers" in self.model:
+            raise TrainingError("drop_top_layers and model.num_hidden_layers exclude each other; leave one out")
+        if self.training.z_loss and not self.data:
+            raise TrainingError("training.z_loss is for pre-training")
 
 
 # Keys, or whole sections, that may change when a run is resumed; all others decide what is computed.

@@ -14,13 +14,30 @@ from rembert_jax.training.train_state import Params, TrainState
 Batch = dict[str, jax.Array]
 Sums = dict[str, jax.Array]
 Objective = Callable[[Params, Batch, jax.Array | None], Sums]
-"""From parameters, batch and dropout key (None: deterministic) to summed `loss`, `weight` and `correct`."""
+"""From parameters, batch and dropout key (None: deterministic) to summed `loss`, `weight` and `correct`.
+
+A sum `penalty`, where there is one, is added to the loss for the gradient, and reported by itself."""
+
+
+def with_frozen(objective: Objective, frozen: Callable[[Params], Any]) -> Objective:
+    """The objective as a function of the other parameters alone: gradients of frozen ones are 0 and are not computed.
+
+    Args:
+      objective: of all parameters.
+      frozen: from parameters to a tree of the same form, True for those that are not trained.
+    """
+
+    def partial(params: Params, batch: Batch, key: jax.Array | None) -> Sums:
+        held = jax.tree.map(lambda leaf, still: jax.lax.stop_gradient(leaf) if still else leaf, params, frozen(params))
+        return objective(held, batch, key)
+
+    return partial
 
 
 def _gradients(objective: Objective, params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Sums]:
     def total(params: Params) -> tuple[jax.Array, Sums]:
         sums = objective(params, batch, key)
-        return sums["loss"], sums
+        return sums["loss"] + sums.get("penalty", 0.0), sums
 
     gradients, sums = jax.grad(total, has_aux=True)(params)
     return gradients, sums
@@ -60,8 +77,8 @@ def make_train_step(
     it was and `healthy` turns False, so that nothing after it is learnt either.
 
     Returns:
-      A function from (state, batch) to (state, sums) with keys `loss`, `weight`, `correct` (sums over the batch), `grad_norm`
-      (before clipping), `update_norm`, `learning_rate` and `finite`.
+      A function from (state, batch) to (state, sums) with keys `loss`, `weight`, `correct` and, where the objective has it,
+      `penalty` (sums over the batch), `grad_norm` (before clipping), `update_norm`, `learning_rate` and `finite`.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Any]:

@@ -25,11 +25,11 @@ from rembert_jax.data import pipeline
 from rembert_jax.tokenization import RemBertTokenizer
 from rembert_jax.training import checkpoint, evaluators, jobs, plots, preparation, report, settings, timing, train_state
 from rembert_jax.training.metrics import means
-from rembert_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from rembert_jax.training.optimizer import frozen, learning_rate_schedule, make_optimizer
 from rembert_jax.training.preparation import CONFIG_FILE, RESULTS_FILE
 from rembert_jax.training.settings import ExperimentConfig, TrainingError
 from rembert_jax.training.train_state import TrainState
-from rembert_jax.training.train_step import Sums, make_train_step
+from rembert_jax.training.train_step import Sums, make_train_step, with_frozen
 from rembert_jax.training.writers import MetricWriter, Progress, write_file
 
 logger = logging.getLogger(__name__)
@@ -186,7 +186,7 @@ class _Run:
         state = train_state.create(self.job.init, self.tx, self.config.seed, self.shardings)
         if self.config.init_from:
             assert self.pretrained is not None
-            params, loaded = checkpoint.load_pretrained(self.pretrained, state.params)
+            params, loaded = checkpoint.load_pretrained(self.pretrained, state.params, self.config.drop_top_layers)
             loaded.log()
             state = state.replace(params=params)
         return state
@@ -208,9 +208,12 @@ class _Run:
 
     def _loop(self, state: TrainState) -> TrainState:
         training, total = self.config.training, self.job.total_steps
+        objective = self.job.objective
+        if self.config.optimizer.freeze:
+            objective = with_frozen(objective, lambda params: frozen(self.config.optimizer, params))
         step_fn = jax.jit(
             make_train_step(
-                self.job.objective,
+                objective,
                 self.tx,
                 seed=self.config.seed,
                 accumulation=self.config.optimizer.accumulation,

@@ -226,6 +226,30 @@ def test_separate_layers_are_stacked_and_stacked_ones_separated(tmp_path, stacke
     jax.tree.map(lambda found, wanted: _assert_equal(found.sharding, wanted.sharding), params, target.params)
 
 
+@pytest.mark.parametrize("scanned", [True, False])
+@pytest.mark.parametrize("stacked", [True, False])
+def test_top_layers_are_dropped_and_the_lower_ones_kept_in_order(tmp_path, stacked, scanned):
+    mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=2), jax.devices()[:2])
+    # Eleven layers: sorted by their names as text, layer_10 would come before layer_2.
+    config, shallow = (RemBertConfig(**CONFIG.to_dict() | {"num_hidden_layers": n}) for n in (11, 3))
+    stored = _state(RemBertForMaskedLM(config, Execution(scan_layers=stacked)), 5, mesh)
+    target = _state(RemBertForSequenceClassification(shallow, 3, Execution(scan_layers=scanned)), 6, mesh)
+    step = checkpoint.find(_saved(tmp_path, stored, 1))
+    with pytest.raises(CheckpointError):
+        checkpoint.load_pretrained(step, target.params)
+    params, report = checkpoint.load_pretrained(step, target.params, drop_top_layers=8)
+    found, wanted = params["rembert"]["encoder"], stored.params["rembert"]["encoder"]
+    found, wanted = (unstack_layers(tree) if "layer" in tree else tree for tree in (found, wanted))
+    for number in range(3):
+        _assert_same(found[f"layer_{number}"], wanted[f"layer_{number}"])
+    assert f"layer_{3}" not in found
+    one = sum(leaf.size for leaf in jax.tree.leaves(wanted["layer_0"]))
+    assert sum(size for name, size in report.dropped.items() if "/layer" in name) == 8 * one
+    jax.tree.map(lambda found, wanted: _assert_equal(found.sharding, wanted.sharding), params, target.params)
+    with pytest.raises(CheckpointError):
+        checkpoint.load_pretrained(step, target.params, drop_top_layers=7)
+
+
 def test_each_task_starts_with_its_own_classifier(tmp_path):
     stored, target = _state(_classifier(), seed=5), _state(_classifier(), seed=6)
     params, report = checkpoint.load_pretrained(checkpoint.find(_saved(tmp_path, stored, 1)), target.params)

@@ -8,7 +8,7 @@ from rembert_jax.modeling.models import RemBertForMaskedLM
 from rembert_jax.training import objectives
 from rembert_jax.training.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
 from rembert_jax.training.train_state import TrainState
-from rembert_jax.training.train_step import make_train_step, summed_gradients
+from rembert_jax.training.train_step import make_train_step, summed_gradients, with_frozen
 
 CONFIG = OptimizerConfig(learning_rate=0.1, warmup_steps=1, eps=0.1)
 TX = make_optimizer(CONFIG, 10)
@@ -153,3 +153,30 @@ def test_a_tiny_model_learns_its_batch(tiny_config, tiny_batch, random_params):
     assert 3.0 < means[0] < 6.0  # Chance is ln 48 = 3.9.
     assert means[-1] < 0.5 * means[0]
     assert int(state.step) == 30 and bool(state.healthy)
+
+
+def test_a_penalty_is_learnt_from_and_reported_by_itself():
+    def objective(params, batch, key):
+        return {**regression(params, batch, key), "penalty": 13.0 * params["kernel"].sum()}
+
+    (plain, plain_sums), (other, sums) = (step_of(one)(new_state(), BATCH) for one in (regression, objective))
+    assert float(sums["loss"]) == float(plain_sums["loss"])
+    assert float(sums["penalty"]) == pytest.approx(13.0 * 1.5)
+    # The weights of the batch sum to 13, so each gradient is larger by 1.
+    gradients = [summed_gradients(one, PARAMS, BATCH, KEY, 2)[0]["kernel"] for one in (regression, objective)]
+    np.testing.assert_allclose(gradients[1] - gradients[0], 2 * 13.0, rtol=1e-5)  # Once in each micro-batch.
+    assert (np.asarray(plain.params["kernel"]) != np.asarray(other.params["kernel"])).any()
+
+
+def test_frozen_parameters_have_no_gradient_and_no_part_in_its_norm():
+    params = {"kernel": PARAMS["kernel"], "scale": jnp.array(2.0)}
+
+    def objective(params, batch, key):
+        return regression({"kernel": params["kernel"] * params["scale"]}, batch, key)
+
+    held = with_frozen(objective, lambda params: {"kernel": False, "scale": True})
+    whole, part = (summed_gradients(one, params, BATCH, KEY, 1)[0] for one in (objective, held))
+    assert float(part["scale"]) == 0.0 and float(whole["scale"]) != 0.0
+    np.testing.assert_array_equal(part["kernel"], whole["kernel"])
+    _, sums = step_of(held, make_optimizer(CONFIG, 10))(new_state(params), BATCH)
+    assert float(sums["grad_norm"]) == pytest.approx(float(jnp.linalg.norm(whole["kernel"])) / 13.0, rel=1e-5)

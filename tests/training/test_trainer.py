@@ -25,6 +25,7 @@ from rembert_jax.tokenization import RemBertTokenizer
 from rembert_jax.training import checkpoint, evaluators, plots, preparation, trainer
 from rembert_jax.training.plots import read_metrics
 from rembert_jax.training.settings import TrainingError
+from rembert_jax.tree import flatten
 
 
 def _steps(workdir, name) -> list[int]:
@@ -174,6 +175,32 @@ def test_accumulated_gradients_train_alike(pretrained, tmp_path, one_device):
     for name in ("train/loss", "train/grad_norm"):
         whole, parts = (read_metrics(workdir / "metrics.jsonl")[name] for workdir in (pretrained[0], tmp_path))
         np.testing.assert_allclose(np.array(parts), np.array(whole), rtol=2e-4)
+
+
+def test_a_run_with_muon_frozen_embeddings_factors_and_z_loss(pretrained, tmp_path, one_device):
+    changes = {
+        "init_from": str(pretrained[0]),
+        "execution.scan_layers": True,
+        "optimizer.name": "muon",
+        "optimizer.freeze": ("word_embeddings",),
+        "optimizer.learning_rate_factors": {"cls": 0.0},
+        "training.z_loss": 1e-4,
+        "training.checkpoint_every": 3,
+    }
+    config = with_changes(TINY_PRETRAINING, changes)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    trainer.run(config, whole)
+    interrupt(config, stopped, 6)
+    trainer.run(config, stopped)
+    final = stored_state(whole / "checkpoints" / "6")
+    assert_same_trees(stored_state(stopped / "checkpoints" / "6"), final)
+
+    start = flatten(stored_state(checkpoint.find(pretrained[0]))["params"])
+    kept = {name for name, value in flatten(final["params"]).items() if name in start and (value == start[name]).all()}
+    assert kept == {name for name in start if name.startswith("cls/") or "word_embeddings" in name}
+    penalties = dict(read_metrics(whole / "metrics.jsonl")["train/penalty"])
+    # The logits of a fresh model are small, so the normaliser of 300 words is near 300.
+    assert penalties[2] == pytest.approx(1e-4 * math.log(300) ** 2, rel=0.1)
 
 
 @pytest.fixture
