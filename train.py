@@ -1,32 +1,65 @@
 """Trains by a config: `python train.py --config=configs/quickstart.py --workdir=runs/quickstart`.
 
 Single values are overridden on the command line, for example `--config.stages.pretrain.optimizer.learning_rate=1e-4`. The
-same command again goes on where it stopped.
+same command again goes on where it stopped. `--sweep_index=3` runs one member of the sweep in the config file;
+`python -m rembert_jax.tools.launch_sweep` runs them all.
 """
 
 import re
 import sys
+from typing import Any
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from rembert_jax.errors import RemBertError
+from rembert_jax.experiments import sweep
 from rembert_jax.training import trainer, writers
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with an optional :argument.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
+_SWEEP_INDEX = flags.DEFINE_integer("sweep_index", None, "Member of the config file's sweep() to run, from 0.")
+_SHARED = flags.DEFINE_string(
+    "shared", None, "Folder for what several runs have in common: vocabulary, tokenised text."
+)
+
+_overrides: dict[str, Any] = {}
+"""Values that the member of a sweep sets."""
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; whatever a config file or an override of it raises becomes one line."""
     try:
-        remaining = flags.FLAGS(argv)
-        _ = _CONFIG.value  # A config file that cannot be read is reported only when it is asked for.
+        remaining = flags.FLAGS(_choose_member(argv))
+        sweep.override(
+            _CONFIG.value, _overrides
+        )  # A config file that cannot be read is reported only when it is asked for.
         return remaining
+    except RemBertError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
     except flags.Error as error:
         sys.exit(_brief(str(error)))
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         sys.exit(_unknown_key(argv) or f"--config: {type(error).__name__}: {error}")
+
+
+def _choose_member(argv: list[str]) -> list[str]:
+    """With `--sweep_index`: the arguments of that member put to those of the config, its other values kept for later."""
+    lines = "\n".join(argv)
+    index = re.search(r"^--?sweep_index[=\n](\d+)$", lines, re.MULTILINE)
+    given = re.search(r"^--?config[=\n](.+)$", lines, re.MULTILINE)
+    if not index or not given:
+        return argv
+    member = sweep.choose(sweep.load_members(given[1]), int(index[1]))
+    arguments, overrides = sweep.split(member, sweep.load_config(given[1]))
+    for name in overrides:
+        if re.search(rf"^--?config\.{re.escape(name)}\b", lines, re.MULTILINE):
+            raise sweep.SweepError(
+                f"--config.{name}: the sweep sets it; leave the flag out, or change sweep() in {given[1]}"
+            )
+    _overrides.update(overrides)
+    chosen = sweep.with_arguments(given[1], arguments)
+    return [chosen if arg == given[1] else arg.replace(f"config={given[1]}", f"config={chosen}", 1) for arg in argv]
 
 
 def _brief(message: str) -> str:
@@ -61,7 +94,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     writers.log_to_terminal()
     try:
-        trainer.run(_CONFIG.value.to_dict(), _WORKDIR.value or "")
+        trainer.run(_CONFIG.value.to_dict(), _WORKDIR.value or "", shared=_SHARED.value or "")
     except RemBertError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from rembert_jax.training.plots import read_metrics  # noqa: E402
+from rembert_jax.reports.plots import read_metrics  # noqa: E402
 
 Table = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Task to language to column to accuracy in percent, as `train.py` writes it."""

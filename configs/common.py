@@ -22,7 +22,7 @@ def experiment(stages: Mapping[str, Mapping[str, Any]], report: Mapping[str, Any
 
     Args:
       stages: name to sections of `settings.ExperimentConfig`, in the order to run.
-      report: name to `training.report.Comparison`.
+      report: name to `reports.report.Comparison`.
 
     Raises:
       schema.SchemaError: for a key or a value that the sections do not know.

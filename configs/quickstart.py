@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import ml_collections
 
 from configs import common
+from rembert_jax.experiments import sweep as sweeps
 
 LANGUAGES = ("qaa", "qab", "qac", "qad")
 TASKS = {"tagging": "Tagging", "topic": "Topic", "pairs": "Pairs"}
@@ -40,6 +41,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         for task, title in TASKS.items()
     }
     return common.experiment(stages, report)
+
+
+def sweep() -> list[sweeps.Member]:
+    """Ten other worlds: whether it works is no matter of luck."""
+    return sweeps.seeds(10)
 
 
 def _pretraining(args: SimpleNamespace) -> dict:

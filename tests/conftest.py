@@ -1,7 +1,9 @@
 """Eight virtual CPU devices, strict broadcasting, run-time checks of array shapes, and a tiny model to share."""
 
+import atexit
 import os
 import shutil
+import tempfile
 import zlib
 from importlib import metadata
 
@@ -10,7 +12,6 @@ if metadata.version("jaxlib").startswith("0.10."):
     # Compiling takes longer than running, and the older code generators, which newer versions lack, are faster at it: by a
     # third in tests/interop/test_parity.py. Child processes get the variable too.
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1")
-
 import filelock
 import flax.linen as nn
 import jax
@@ -22,6 +23,10 @@ import pytest
 # All of this holds only if nothing has asked JAX for a device yet, hence here and not in a fixture.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Each process of the tests keeps what it compiles to itself: another one may be writing what this one would read.
+compiled = tempfile.mkdtemp(prefix="rembert_jax_compiled_")
+atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", compiled)
 jax.config.update("jax_disable_most_optimizations", True)  # Halves compilation, which is most of the suite's time.
 
 # Modules named here are checked against their shape annotations whenever a test calls them.

@@ -23,6 +23,7 @@ from helpers import (
 
 import train
 from rembert_jax.errors import RemBertError
+from rembert_jax.experiments import sweep
 from rembert_jax.training import checkpoint, trainer
 
 STEPS, EVERY = 120, 20
@@ -91,13 +92,29 @@ def test_killed_run_ends_with_the_same_parameters(tmp_path, cache):
             "--config: config argument 'seed=abc': expected int as in seed=0",
         ),
         (("--config=configs/quickstart.py:seed=-3",), "--config: pretrain.data.synthetic: seed=-3: expected 0 or more"),
+        (("--sweep_index=0",), "SweepError: --config={config} has no function sweep()"),
+        (
+            ("--config=configs/output_embedding.py", "--sweep_index=12"),
+            "SweepError: --sweep_index=12: the sweep has members 0 to 11",
+        ),
+        (
+            (
+                "--config=configs/output_embedding.py",
+                "--sweep_index=3",
+                "--config.stages.pretrain.model.output_embedding_size=7",
+            ),
+            "SweepError: --config.stages.pretrain.model.output_embedding_size: the sweep sets it; leave the flag out",
+        ),
     ],
 )
 def test_wrong_command_line_is_explained(tmp_path, cache, flags, message):
     config = _write_config(tmp_path / "config.py")
-    result = run_process(train_command(config, tmp_path / "run", *flags), cache)
+    command = train_command(config, tmp_path / "run", *flags)
+    if any(flag.startswith("--config=") for flag in flags):
+        command.remove(f"--config={config}")
+    result = run_process(command, cache)
     assert result.returncode != 0
-    assert message in result.stderr
+    assert message.format(config=config) in result.stderr
     assert "Traceback" not in result.stderr and result.stderr.count("\n") <= 3
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -106,12 +123,24 @@ def test_wrong_command_line_is_explained(tmp_path, cache, flags, message):
     ("error", "shown"), [(RemBertError("wrong"), True), (ValueError("shapes (3,) and (4,)"), False)]
 )
 def test_only_what_the_package_refuses_is_cut_to_one_line(monkeypatch, error, shown):
-    def run(config, workdir):
+    def run(config, workdir, *, shared):
         raise error
 
     monkeypatch.setattr(trainer, "run", run)
     monkeypatch.setattr(train.writers, "log_to_terminal", lambda: None)
     monkeypatch.setattr(train, "_CONFIG", SimpleNamespace(value=SimpleNamespace(to_dict=dict)))
     monkeypatch.setattr(train, "_WORKDIR", SimpleNamespace(value="run"))
+    monkeypatch.setattr(train, "_SHARED", SimpleNamespace(value=None))
     with pytest.raises(SystemExit if shown else ValueError, match="RemBertError: wrong" if shown else "shapes"):
         train.main(["train.py"])
+
+
+def test_a_member_of_a_sweep_is_its_arguments_and_overrides(monkeypatch):
+    monkeypatch.setattr(train, "_overrides", {})
+    spec = "configs/output_embedding.py:smoke"
+    member = sweep.load_members(spec)[1]
+    argv = train._choose_member(["train.py", f"--config={spec}", "--sweep_index=1", "--workdir=run"])
+    assert argv == ["train.py", f"--config={spec},seed=0", "--sweep_index=1", "--workdir=run"]
+    assert member == {"stages.pretrain.model.output_embedding_size": 320, "seed": 0}
+    assert train._overrides == {"stages.pretrain.model.output_embedding_size": 320}
+    assert train._choose_member(["train.py", "--config", spec, "--sweep_index", "0"])[2] == f"{spec},seed=0"

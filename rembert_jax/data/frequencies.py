@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rembert_jax.data.masking import Features
+from rembert_jax.data.tokenized import encode
 from rembert_jax.tokenization import RemBertTokenizer
 
 SAMPLE = 5000
@@ -30,7 +31,7 @@ def _loss(texts: Sequence[str], batches: Sequence[Features], tokenizer: RemBertT
     counts = np.ones(tokenizer.vocab_size)  # One more than seen, so that nothing is impossible.
     step = max(1, len(texts) // SAMPLE)
     for index in range(0, len(texts), step):
-        ids = tokenizer.encode(texts[index], add_special_tokens=False, split_special_tokens=True)
+        ids = encode(tokenizer, texts[index])
         counts += np.bincount(np.array(ids, np.int64), minlength=len(counts))
     nats = -np.log(counts / counts.sum())
     loss = sum(float(np.sum(batch["masked_weights"] * nats[batch["masked_labels"]])) for batch in batches)

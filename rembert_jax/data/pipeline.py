@@ -17,7 +17,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from rembert_jax.data import mixture, packing, parallel, schedules, sources, synthetic, synthetic_world
+from rembert_jax.data import mixture, packing, parallel, schedules, sources, synthetic, synthetic_world, tokenized
 from rembert_jax.data.masking import Features, MaskTokens
 from rembert_jax.data.synthetic import SyntheticConfig
 from rembert_jax.errors import RemBertError
@@ -177,9 +177,8 @@ def check_sources(config: DataConfig) -> None:
 class _Encode(grain.transforms.Map):
     tokenizer: RemBertTokenizer
 
-    def map(self, element: str) -> list[int]:
-        # The names of special pieces are plain text in a corpus.
-        return self.tokenizer.encode(element, add_special_tokens=False, split_special_tokens=True)
+    def map(self, element: str | list[int]) -> list[int]:
+        return tokenized.encode(self.tokenizer, element) if isinstance(element, str) else element
 
 
 class _Records:
@@ -232,7 +231,7 @@ def _rows(
 
 
 def train_batches(
-    texts: Mapping[str, Sequence[str]],
+    texts: Mapping[str, Sequence[str] | Sequence[list[int]]],
     config: DataConfig,
     tokenizer: RemBertTokenizer,
     *,
@@ -246,7 +245,7 @@ def train_batches(
     Each process reads its own share of every language, so all processes together see each text once per epoch.
 
     Args:
-      texts: language to texts.
+      texts: language to texts, or to their token ids (`tokenized.TokenizedTexts`), which gives the same batches.
       config, tokenizer: as named.
       batch_size: rows of this process in a batch.
       seed: of order and masking.
@@ -330,7 +329,7 @@ def sentence_batches(
     """Batches of `input_ids` and `attention_mask` [batch_size, length], a sentence a row; longer ones are cut."""
     rows = []
     for sentence in sentences:
-        ids = tokenizer.encode(sentence, add_special_tokens=False, split_special_tokens=True)[: length - 2]
+        ids = tokenized.encode(tokenizer, sentence)[: length - 2]
         padding = (0, length - len(ids) - 2)
         whole = np.array([tokenizer.cls_token_id, *ids, tokenizer.sep_token_id], np.int32)
         rows.append(

@@ -111,8 +111,9 @@ def pretraining(
     tokenizer: RemBertTokenizer,
     texts: Mapping[str, Sequence[str]],
     mesh: Mesh,
+    tokens: Mapping[str, Sequence[list[int]] | Sequence[str]] | None = None,
 ) -> Job:
-    """Masked-language modelling on `texts`, evaluated on each language's held-out text."""
+    """Masked-language modelling on `texts`, evaluated on each language's held-out text; `tokens` are those of `texts`."""
     data = config.data
     assert data is not None
     model = make_model(config, model_config)
@@ -143,7 +144,7 @@ def pretraining(
         model=model,
         labels=None,
         objective=objective,
-        train_iterator=pipeline.train_batches(texts, data, tokenizer, **_process_rows(config)),
+        train_iterator=pipeline.train_batches(tokens or texts, data, tokenizer, **_process_rows(config)),
         total_steps=config.training.steps,
         evaluate=evaluate,
         test=evaluate,

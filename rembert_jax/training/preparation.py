@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,8 +16,10 @@ from jax.experimental import multihost_utils
 
 from rembert_jax import schema, sharding
 from rembert_jax.config import RemBertConfig
-from rembert_jax.data import mixture, pipeline
+from rembert_jax.data import mixture, pipeline, tokenized
+from rembert_jax.data.pipeline import DataConfig
 from rembert_jax.errors import RemBertError
+from rembert_jax.reports import report
 from rembert_jax.tasks.datasets import check_examples
 from rembert_jax.tokenization import RemBertTokenizer, train_vocabulary
 from rembert_jax.tokenization.base import VOCABULARY_FILE
@@ -74,6 +77,30 @@ def read_json(path: pathlib.Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read ({error}); restore it, or choose a new --workdir") from error
+
+
+def parse(config: Mapping[str, Any]) -> tuple[dict[str, ExperimentConfig], list[report.Comparison]]:
+    """The stages by name, in order, and what to compare; a config without stages is one stage without a name.
+
+    Raises:
+      schema.SchemaError: naming the key that is unknown, missing or of a wrong value.
+    """
+    if "stages" not in config:
+        return {"": settings.resolve(config)}, []
+    unknown = set(config) - {"stages", "order", "report"}
+    if unknown:
+        raise schema.SchemaError(
+            f"config: unknown key {sorted(unknown)[0]!r} beside stages; known: order, report, stages"
+        )
+    order = config.get("order", [])
+    if sorted(order) != sorted(config["stages"]):
+        raise schema.SchemaError(f"config.order {list(order)} does not name each of {list(config['stages'])} once")
+    stages = {name: schema.from_mapping(ExperimentConfig, config["stages"][name], name) for name in order}
+    comparisons = [schema.from_mapping(report.Comparison, item, "report") for item in config.get("report", {}).values()]
+    strange = {name for item in comparisons for name in (item.pretrained, item.scratch)} - set(stages)
+    if strange:
+        raise schema.SchemaError(f"config.report: no stage {sorted(strange)[0]!r}; expected one of {', '.join(stages)}")
+    return stages, comparisons
 
 
 def check_resumable(workdir: pathlib.Path, config: ExperimentConfig) -> None:
@@ -184,17 +211,20 @@ def _shallower(model: Mapping[str, Any], drop_top_layers: int) -> dict[str, Any]
 
 
 def open_tokenizer(
-    config: ExperimentConfig, workdir: pathlib.Path, texts: Mapping[str, Sequence[str]]
+    config: ExperimentConfig,
+    workdir: pathlib.Path,
+    texts: Mapping[str, Sequence[str]],
+    shared: pathlib.Path | None = None,
 ) -> RemBertTokenizer:
     """The run's own vocabulary, which the first process makes where it is missing.
 
     It is a copy of `tokenizer.path` or of the vocabulary of the run to start from, or is trained on `texts`. A vocabulary
-    that a failed start left behind serves again if it was made in the same way.
+    that a failed start left behind serves again if it was made in the same way, and so does one in the folder `shared`.
     """
     failure: Exception | None = None
     if jax.process_index() == 0:
         try:
-            _make_vocabulary(config, workdir, texts)
+            _make_vocabulary(config, workdir, texts, shared)
         except Exception as error:
             failure = error
     # The others must not wait for a file that will never come.
@@ -208,7 +238,9 @@ def open_tokenizer(
     return tokenizer
 
 
-def _make_vocabulary(config: ExperimentConfig, workdir: pathlib.Path, texts: Mapping[str, Sequence[str]]) -> None:
+def _make_vocabulary(
+    config: ExperimentConfig, workdir: pathlib.Path, texts: Mapping[str, Sequence[str]], shared: pathlib.Path | None
+) -> None:
     own, recipe_file = workdir / VOCABULARY_FILE, workdir / RECIPE_FILE
     if own.is_file() and checkpoint.can_resume(workdir):
         return
@@ -225,30 +257,55 @@ def _make_vocabulary(config: ExperimentConfig, workdir: pathlib.Path, texts: Map
     recipe_file.unlink(missing_ok=True)
     if origin:
         origin.save_pretrained(workdir)
+    elif shared:
+        made = shared / f"vocabulary-{tokenized.digest(recipe)}.model"
+        with tokenized.made_once(made) as missing:
+            if missing:
+                _train_vocabulary(config, texts, made)
+        shutil.copyfile(made, own)
     else:
-        assert config.data is not None
-        shares = mixture.language_shares({lang: len(text) for lang, text in texts.items()}, config.data.alpha)
-        total = min(config.tokenizer.sample_sentences, sum(map(len, texts.values())))
-        logger.info("training a vocabulary of %d pieces on %d texts", config.tokenizer.vocab_size, total)
-        train_vocabulary(
-            sample_sentences(texts, shares, total, config.seed),
-            own,
-            vocab_size=config.tokenizer.vocab_size,
-            character_coverage=config.tokenizer.character_coverage,
-            user_defined_symbols=config.tokenizer.user_defined_symbols,
-        )
+        _train_vocabulary(config, texts, own)
     write_file(recipe_file, schema.to_json(recipe))
+
+
+def _train_vocabulary(config: ExperimentConfig, texts: Mapping[str, Sequence[str]], target: pathlib.Path) -> None:
+    assert config.data is not None
+    shares = mixture.language_shares({lang: len(text) for lang, text in texts.items()}, config.data.alpha)
+    total = min(config.tokenizer.sample_sentences, sum(map(len, texts.values())))
+    logger.info("training a vocabulary of %d pieces on %d texts", config.tokenizer.vocab_size, total)
+    train_vocabulary(
+        sample_sentences(texts, shares, total, config.seed),
+        target,
+        vocab_size=config.tokenizer.vocab_size,
+        character_coverage=config.tokenizer.character_coverage,
+        user_defined_symbols=config.tokenizer.user_defined_symbols,
+    )
 
 
 def _recipe(config: ExperimentConfig, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Everything that a trained vocabulary depends on."""
-    fields = ("source", "path", "data_dir", "text_field", "train_split", "lines_per_document", "alpha", "synthetic")
+    assert config.data is not None
     return {
         "tokenizer": schema.to_mapping(config.tokenizer),
         "seed": config.seed,
-        "data": {name: schema.to_mapping(getattr(config.data, name)) for name in fields},
+        "data": {**text_origin(config.data), "alpha": config.data.alpha},
         "texts": {language: len(text) for language, text in texts.items()},
     }
+
+
+def text_origin(data: DataConfig) -> dict[str, Any]:
+    """The settings that decide which texts a run trains on."""
+    fields = (
+        "source",
+        "path",
+        "data_dir",
+        "text_field",
+        "train_split",
+        "lines_per_document",
+        "on_invalid",
+        "synthetic",
+    )
+    return {name: schema.to_mapping(getattr(data, name)) for name in fields}
 
 
 def _run_folder(source: str) -> pathlib.Path:

@@ -21,9 +21,11 @@ from jax.sharding import Mesh
 
 from rembert_jax import schema, sharding, tree
 from rembert_jax.config import RemBertConfig
-from rembert_jax.data import pipeline
+from rembert_jax.data import pipeline, tokenized
+from rembert_jax.reports import plots, report
+from rembert_jax.reports.runs import EXPERIMENT_FILE
 from rembert_jax.tokenization import RemBertTokenizer
-from rembert_jax.training import checkpoint, evaluators, jobs, plots, preparation, report, settings, timing, train_state
+from rembert_jax.training import checkpoint, evaluators, jobs, preparation, settings, timing, train_state
 from rembert_jax.training.metrics import means
 from rembert_jax.training.optimizer import frozen, learning_rate_schedule, make_optimizer
 from rembert_jax.training.preparation import CONFIG_FILE, RESULTS_FILE
@@ -38,12 +40,16 @@ READ_EVERY = 100
 """Steps after which, at the latest, losses are read from the device: until then the host runs ahead of it."""
 
 
-def run(config: Mapping[str, Any], workdir: str | os.PathLike[str]) -> dict[str, Any]:
+def run(
+    config: Mapping[str, Any], workdir: str | os.PathLike[str], *, shared: str | os.PathLike[str] = ""
+) -> dict[str, Any]:
     """Runs an experiment: one stage, or each of `config["stages"]` in `config["order"]`, in a sub-folder each, then the report.
 
     Args:
       config: a plain mapping as `configs/*.py` make it; "{workdir}" in its strings stands for `workdir`.
       workdir: folder for everything the run writes; created if needed.
+      shared: folder in which runs with the same `data` and `tokenizer` share vocabulary and tokenised text; for runs of one
+        process. Empty shares nothing.
 
     Returns:
       The results of the stage, or the results by stage.
@@ -52,51 +58,38 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike[str]) -> dict[str,
       RemBertError: what is wrong and what to change; nothing that was saved is lost.
     """
     folder = preparation.make_workdir(workdir)
-    _cache_compilations(folder)
-    stages, comparisons = _parse(config)
+    _cache_compilations()
+    stages, comparisons = preparation.parse(config)
     filled = {}
     for name, stage in stages.items():
         preparation.check_resumable(folder / name, stage)
         filled[folder / name] = settings.resolve(preparation.fill_workdir(schema.to_mapping(stage), str(folder)))
     preparation.check_stages(filled)
-    results = {name: _run_stage(filled[folder / name], stage, folder / name) for name, stage in stages.items()}
+    if "stages" in config and jax.process_index() == 0:
+        write_file(folder / EXPERIMENT_FILE, schema.to_json({"order": list(stages)}))
+    common = pathlib.Path(shared).absolute() if os.fspath(shared) and jax.process_count() == 1 else None
+    results = {name: _run_stage(filled[folder / name], stage, folder / name, common) for name, stage in stages.items()}
     if comparisons and jax.process_index() == 0:
         report.write(comparisons, results, folder)
     return results if "stages" in config else results[""]
 
 
-def _parse(config: Mapping[str, Any]) -> tuple[dict[str, ExperimentConfig], list[report.Comparison]]:
-    """The stages by name, in order, and what to compare; a config without stages is one stage without a name."""
-    if "stages" not in config:
-        return {"": settings.resolve(config)}, []
-    unknown = set(config) - {"stages", "order", "report"}
-    if unknown:
-        raise schema.SchemaError(
-            f"config: unknown key {sorted(unknown)[0]!r} beside stages; known: order, report, stages"
-        )
-    order = config.get("order", [])
-    if sorted(order) != sorted(config["stages"]):
-        raise schema.SchemaError(f"config.order {list(order)} does not name each of {list(config['stages'])} once")
-    stages = {name: schema.from_mapping(ExperimentConfig, config["stages"][name], name) for name in order}
-    comparisons = [schema.from_mapping(report.Comparison, item, "report") for item in config.get("report", {}).values()]
-    strange = {name for item in comparisons for name in (item.pretrained, item.scratch)} - set(stages)
-    if strange:
-        raise schema.SchemaError(f"config.report: no stage {sorted(strange)[0]!r}; expected one of {', '.join(stages)}")
-    return stages, comparisons
+def _cache_compilations() -> None:
+    """Keeps compiled programs in the user's cache folder, so that a resumed run or one like it starts at once.
 
-
-def _cache_compilations(folder: pathlib.Path) -> None:
-    """Keeps compiled programs in the workdir, so that a resumed run or an equal stage starts at once.
-
-    A directory that JAX is already told to use (JAX_COMPILATION_CACHE_DIR) is left alone.
+    Not in the workdir, which people pass on: whoever could change a program there would have it run. A directory that JAX is
+    already told to use (JAX_COMPILATION_CACHE_DIR) is left alone.
     """
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(cache / "rembert_jax" / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _run_stage(config: ExperimentConfig, saved: ExperimentConfig, workdir: pathlib.Path) -> dict[str, Any]:
+def _run_stage(
+    config: ExperimentConfig, saved: ExperimentConfig, workdir: pathlib.Path, shared: pathlib.Path | None
+) -> dict[str, Any]:
     """Runs a stage in its folder; `saved` is its config before "{workdir}" is filled in."""
     preparation.make_workdir(workdir)
     if (workdir / RESULTS_FILE).is_file():
@@ -107,11 +100,13 @@ def _run_stage(config: ExperimentConfig, saved: ExperimentConfig, workdir: pathl
     source = config.init_from or config.model_from
     pretrained = checkpoint.find(source) if source else None
     texts = pipeline.open_sources(config.data, config.data.train_split) if config.data else {}
-    tokenizer = preparation.open_tokenizer(config, workdir, texts)
+    tokenizer = preparation.open_tokenizer(config, workdir, texts, shared)
     model_config = preparation.model_config(config, tokenizer, pretrained)
     with jax.set_mesh(mesh), nn.logical_axis_rules(list(sharding.LOGICAL_RULES)):
         if config.data:
-            job = jobs.pretraining(config, model_config, tokenizer, texts, mesh)
+            origin = preparation.text_origin(config.data)
+            tokens = tokenized.shared(texts, tokenizer, origin, shared) if shared else texts
+            job = jobs.pretraining(config, model_config, tokenizer, texts, mesh, tokens)
         else:
             job = jobs.fine_tuning(config, model_config, tokenizer, mesh)
         return _Run(config, saved, workdir, mesh, model_config, tokenizer, job, pretrained).train()

@@ -20,10 +20,11 @@ from training.runs import FINE_TUNING, interrupt, on_one_device
 
 from rembert_jax import sharding
 from rembert_jax.config import RemBertConfig
+from rembert_jax.reports import plots
+from rembert_jax.reports.plots import read_metrics
 from rembert_jax.tasks.sequence_classification import SequenceClassification
 from rembert_jax.tokenization import RemBertTokenizer
-from rembert_jax.training import checkpoint, evaluators, plots, preparation, trainer
-from rembert_jax.training.plots import read_metrics
+from rembert_jax.training import checkpoint, evaluators, preparation, trainer
 from rembert_jax.training.settings import TrainingError
 from rembert_jax.tree import flatten
 

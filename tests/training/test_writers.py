@@ -7,7 +7,8 @@ import types
 import pytest
 from absl import logging as absl_logging
 
-from rembert_jax.training import plots, writers
+from rembert_jax.reports import plots
+from rembert_jax.training import writers
 from rembert_jax.training.writers import MetricWriter, Progress
 
 

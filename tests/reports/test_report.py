@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from rembert_jax.training import report
-from rembert_jax.training.report import Comparison
+from rembert_jax.reports import report
+from rembert_jax.reports.report import Comparison
 
 
 def _fine_tuning(values, baseline=None):

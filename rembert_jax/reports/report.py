@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rembert_jax.errors import RemBertError
-from rembert_jax.training import plots
+from rembert_jax.reports import plots
 
 Results = Mapping[str, Any]
 """What `trainer.run` returns for a stage, as saved in its results.json."""

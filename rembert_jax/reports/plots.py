@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
 
@@ -78,6 +78,61 @@ def plot_languages(groups: Mapping[str, Mapping[str, float]], target: pathlib.Pa
     axes.set(ylabel=unit, title=title)
     axes.margins(y=0.15)
     axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(target, dpi=120)
+    plt.close(figure)
+
+
+@_not_fatal
+def plot_groups(
+    panels: Mapping[str, Mapping[str, Mapping[object, Sequence[float]]]], target: pathlib.Path, xlabel: str
+) -> None:
+    """A panel for each metric: a line for each group over the values of a setting, with all runs as points.
+
+    Args:
+      panels: metric to group to value of the setting to what its runs reached. Numbers are placed to scale, at equal distances
+        all else.
+      target: file to write.
+      xlabel: name of the setting.
+    """
+    figure, row = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), layout="constrained", squeeze=False)
+    for axes, (metric, groups) in zip(row[0], panels.items(), strict=True):
+        ticks = list(dict.fromkeys(value for values in groups.values() for value in values))
+        numeric = all(isinstance(tick, (int, float)) and not isinstance(tick, bool) for tick in ticks)
+        for group, values in groups.items():
+            places = [tick if numeric else ticks.index(tick) for tick in values]
+            means = [sum(runs) / len(runs) for runs in values.values()]
+            points = [(place, run) for place, runs in zip(places, values.values(), strict=True) for run in runs]
+            line = axes.plot(places, means, marker="_", markersize=14, linestyle="-" if numeric else "", label=group)
+            axes.plot(*zip(*points, strict=True), "o", alpha=0.5, markersize=4, color=line[0].get_color())
+        if numeric:
+            axes.set_xticks(ticks)
+        else:
+            axes.set_xticks(range(len(ticks)), [str(tick) for tick in ticks], rotation=20, ha="right", fontsize=8)
+            axes.margins(x=0.15)
+        axes.set(title=metric, xlabel=xlabel)
+        axes.title.set_fontsize(9)
+        axes.grid(alpha=0.3)
+        if len(groups) > 1:
+            axes.legend(fontsize=8)
+    figure.savefig(target, dpi=120)
+    plt.close(figure)
+
+
+@_not_fatal
+def plot_bands(groups: Mapping[str, Sequence[Sequence[tuple[int, float]]]], target: pathlib.Path, ylabel: str) -> None:
+    """Curves over steps: for each group the mean of its runs, where all have a value, in a band from the least to the most."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for group, runs in groups.items():
+        common = sorted(set.intersection(*({step for step, _ in run} for run in runs)))
+        columns = [[dict(run)[step] for run in runs] for step in common]
+        line = axes.plot(
+            common, [sum(column) / len(column) for column in columns], marker=".", label=f"{group} ({len(runs)})"
+        )
+        lows, highs = [min(column) for column in columns], [max(column) for column in columns]
+        axes.fill_between(common, lows, highs, alpha=0.2, color=line[0].get_color())
+    axes.set(xlabel="step", ylabel=ylabel)
+    axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(target, dpi=120)
     plt.close(figure)
