@@ -5,7 +5,7 @@
 
 Four widths of the output embedding, three seeds each; the encoder that is fine-tuned has the same size in all of them.
 Everything else is configs/quickstart.py, without the fine-tunings from scratch, which no output embedding has a part in.
-What came out of it: docs/sweeps.md. Argument: smoke (two widths, one seed, a few steps, for tests).
+What came out of it: docs/sweeps.md. Argument: smoke (two widths, one seed, one task, a few steps).
 """
 
 import ml_collections
@@ -16,7 +16,8 @@ from rembert_jax.experiments import sweep as sweeps
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     full = quickstart.get_config(arg).to_dict()
-    names = [name for name in full["order"] if not name.endswith("_scratch")]
+    smoke = common.parse_arg(arg, seed=0, smoke=False).smoke
+    names = [name for name in full["order"] if not name.endswith("_scratch")][: 2 if smoke else None]
     return common.experiment({name: full["stages"][name] for name in names}, {})
 
 

@@ -20,6 +20,8 @@ Key = tuple[Any, ...]
 
 RAW = ("loss", "seconds", "penalty")
 """Metrics that are shown as they are; all others are shares, shown in percent."""
+REPORT_COLUMNS = ("pre-trained", "scratch", "no context", "gain")
+"""Of the report of a whole run (`reports.report`); the gain is over the better of the two before it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +45,12 @@ class Cell:
         return statistics.stdev(self.values.values()) if len(self.values) > 1 else math.nan
 
     def text(self, digits: int) -> str:
-        """As "mean ± deviation (number of runs)"."""
-        spread = f" ± {self.deviation:.{digits}f}" if len(self.values) > 1 else ""
-        return f"{self.mean:.{digits}f}{spread} ({len(self.values)})"
+        """As "mean ± deviation (number of runs: least to most)"."""
+        count, values = len(self.values), self.values.values()
+        if count == 1:
+            return f"{self.mean:.{digits}f} (1)"
+        spread = f": {min(values):.{digits}f} to {max(values):.{digits}f}" if count > 2 else ""
+        return f"{self.mean:.{digits}f} ± {self.deviation:.{digits}f} ({count}{spread})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +120,7 @@ def settings_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def choose_metrics(runs: Sequence[Run], wanted: Sequence[str]) -> list[str]:
-    """The metrics that fit patterns as "*/zero-shot/accuracy"; without patterns the main one of each stage.
+    """The metrics that fit patterns as "*/zero-shot/accuracy"; without patterns the main one of each stage or task.
 
     Raises:
       ReportError: listing the known ones, if no run has one that fits.
@@ -129,14 +134,13 @@ def choose_metrics(runs: Sequence[Run], wanted: Sequence[str]) -> list[str]:
             if not fnmatch.filter(known, pattern):
                 raise ReportError(f"--metric={pattern}: no run has it; known are {', '.join(known)}")
         return list(dict.fromkeys(chosen))
-    stages = dict.fromkeys(name.rpartition("/")[0].rpartition("/")[0] for name in known if name.count("/") >= 1)
-    main = []
-    for stage in stages:
-        prefix = f"{stage}/" if stage else ""
-        candidates = [f"{prefix}{name}" for name in ("zero-shot/accuracy", "average/accuracy")]
-        if f"{prefix}average/loss" in known:
-            candidates.insert(0, f"{prefix}average/loss")
-        main += [name for name in candidates if name in known][:1]
+    groups = dict.fromkeys(name.rpartition("/")[0].rpartition("/")[0] for name in known if name.count("/") >= 1)
+    reported = [group for group in groups if f"{group}/zero-shot/gain" in known]
+    main = [f"{group}/zero-shot/{column}" for group in reported for column in REPORT_COLUMNS]
+    for group in groups:
+        prefix = f"{group}/" if group else ""
+        wanted = ["average/loss"] if reported else ["average/loss", "zero-shot/accuracy", "average/accuracy"]
+        main += [f"{prefix}{name}" for name in wanted if f"{prefix}{name}" in known][:1]
     return main
 
 
@@ -210,25 +214,36 @@ def label(names: Sequence[str], key: Key) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """The table with the best of each column in bold, and what is not in it below."""
-    named = short(table.row_names)
+    """The table, with the best of each column in bold, and below it what is not in it. A single row is printed as a column."""
     heads = [(column, metric) for metric in table.metrics for column in table.columns]
-    header = [named[name] for name in table.row_names] or ["runs"]
-    header += [", ".join(filter(None, [_unit(metric), label(table.column_names, column)])) for column, metric in heads]
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    best = {head: table.best(*head) for head in heads}
-    for row in table.rows:
-        cells = []
-        for column, metric in heads:
-            cell = table.cells.get((row, column, metric))
-            text = cell.text(digits(metric)) if cell else "–"
-            cells.append(f"**{text}**" if best[column, metric] == row else text)
-        lines.append("| " + " | ".join([*(str(value) for value in row), *([] if row else ["all"]), *cells]) + " |")
+    titles = [", ".join(filter(None, [_unit(metric), label(table.column_names, column)])) for column, metric in heads]
+    texts = {row: [_text(table, row, *head) for head in heads] for row in table.rows}
+    if len(table.rows) == 1:
+        (row,) = table.rows
+        lines = [
+            ["metric", label(table.row_names, row) or "all runs"],
+            *map(list, zip(titles, texts[row], strict=True)),
+        ]
+    else:
+        named = short(table.row_names)
+        lines = [[named[name] for name in table.row_names] + titles]
+        lines += [[str(value) for value in row] + texts[row] for row in table.rows]
+    rows = ["| " + " | ".join(line) + " |" for line in lines]
+    rows.insert(1, "|" + " --- |" * len(lines[0]))
     notes = [f"- not in the table: {name} ({settings}): {status}" for name, settings, status in table.others]
     if table.pooled:
         notes.append(f"- pooled, though different: {', '.join(table.pooled)}")
-    legend = "Mean ± standard deviation (number of runs); the best mean of a column is bold." if table.metrics else ""
-    return "\n".join([*lines, *(["", legend] if legend else []), *(["", *notes] if notes else [])]) + "\n"
+    legend = "Mean ± standard deviation (number of runs: least to most)" if table.metrics else ""
+    legend += "; the best mean of a column in bold." if legend and len(table.rows) > 1 else "." if legend else ""
+    return "\n".join([*rows, *(["", legend] if legend else []), *(["", *notes] if notes else [])]) + "\n"
+
+
+def _text(table: Table, row: Key, column: Key, metric: str) -> str:
+    cell = table.cells.get((row, column, metric))
+    if cell is None:
+        return "–"
+    text = cell.text(digits(metric))
+    return f"**{text}**" if table.best(column, metric) == row else text
 
 
 def _unit(metric: str) -> str:

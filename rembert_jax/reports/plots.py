@@ -95,8 +95,12 @@ def plot_groups(
       target: file to write.
       xlabel: name of the setting.
     """
-    figure, row = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), layout="constrained", squeeze=False)
-    for axes, (metric, groups) in zip(row[0], panels.items(), strict=True):
+    across = min(4, len(panels))
+    down = -(-len(panels) // across)
+    figure, grid = plt.subplots(down, across, figsize=(4.2 * across, 3.4 * down), layout="constrained", squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    for axes, (metric, groups) in zip(grid.flat, panels.items(), strict=False):
         ticks = list(dict.fromkeys(value for values in groups.values() for value in values))
         numeric = all(isinstance(tick, (int, float)) and not isinstance(tick, bool) for tick in ticks)
         for group, values in groups.items():

@@ -37,7 +37,8 @@ class Run:
       stages: stage to folder, in order; the name of the only stage of a simple run is empty.
       settings: dotted name to value, without seeds.
       seed: the one that all its stages share; None if it is unknown or they differ.
-      metrics: "stage/language/metric" to the value in the results of finished stages.
+      metrics: "stage/language/metric" to the value in the results of finished stages, and "task/language/column" to that in
+        the report of the whole run.
       status: empty for a finished run, else what it lacks.
       sweep: folder of the sweep that it is a member of, if it is.
       varied: what that sweep sets for it, without the seed.
@@ -112,6 +113,8 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
         settings |= _flat(config, f"stages.{stage}" if stage else "")
     settings, seed = _without_seed(settings)
     metrics = {name: value for stage, result in results.items() for name, value in _metrics(stage, result).items()}
+    if not simple and (folder / RESULTS_FILE).is_file():
+        metrics |= _report_metrics(_read(folder / RESULTS_FILE))
     return Run(folder, name, stages, settings, seed, metrics, _status(folder, stages, configs, results))
 
 
@@ -154,6 +157,18 @@ def _metrics(stage: str, result: Mapping[str, Any]) -> dict[str, float]:
     prefix = f"{stage}/" if stage else ""
     found = {f"{prefix}{language}/{name}": value for language, values in test.items() for name, value in values.items()}
     return found | {f"{prefix}seconds": result["seconds"]}
+
+
+def _report_metrics(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
+    """What `report.write` found for each task, as shares, and `gain`: pre-trained less the better of the other columns."""
+    found = {}
+    for title, rows in tables.items():
+        for language, columns in rows.items():
+            shares = {name: value / 100 for name, value in columns.items()}
+            others = [value for name, value in shares.items() if name != "pre-trained"]
+            shares["gain"] = shares["pre-trained"] - max(others)
+            found |= {f"{title}/{language}/{name}": value for name, value in shares.items()}
+    return found
 
 
 def _status(

@@ -65,7 +65,7 @@ def test_rows_are_what_differs_and_cells_are_over_the_seeds(three_widths):
         "| 32 | **2.50 ± 0.71 (2)** | **65.0 ± 7.1 (2)** |",
         "| 128 | 3.00 ± 0.71 (2) | 60.0 ± 14.1 (2) |",
         "",
-        "Mean ± standard deviation (number of runs); the best mean of a column is bold.",
+        "Mean ± standard deviation (number of runs: least to most); the best mean of a column in bold.",
     ]
 
 
@@ -105,8 +105,30 @@ def test_a_sweep_that_varies_only_the_seed_is_one_row(tmp_path):
     tmp_path.joinpath("sweep.json").write_text(json.dumps({"members": [{"seed": 0}, {"seed": 1}]}))
     for seed in (0, 1):
         write_run(tmp_path / str(seed), seed, 2.0 + seed, 0.5)
-    text = collect.to_markdown(collect.make_table(runs.find_runs(tmp_path)))
-    assert "| all | 2.50 ± 0.71 (2) | 55.0 ± 0.0 (2) |" in text
+    assert collect.to_markdown(collect.make_table(runs.find_runs(tmp_path))).splitlines() == [
+        "| metric | all runs |",
+        "| --- | --- |",
+        "| pretrain/average/loss (nats) | 2.50 ± 0.71 (2) |",
+        "| tagging/zero-shot/accuracy (%) | 55.0 ± 0.0 (2) |",
+        "",
+        "Mean ± standard deviation (number of runs: least to most).",
+    ]
+
+
+def test_runs_with_a_report_show_its_columns_and_the_gain_over_the_better_of_two(tmp_path):
+    tmp_path.joinpath("sweep.json").write_text(json.dumps({"members": [{"seed": seed} for seed in range(3)]}))
+    for seed, (pretrained, scratch) in enumerate(((70.0, 40.0), (80.0, 60.0), (90.0, 50.0))):
+        folder = write_run(tmp_path / str(seed), seed, 2.0, 0.5)
+        columns = {"pre-trained": pretrained, "scratch": scratch, "no context": 50.0}
+        (folder / "results.json").write_text(json.dumps({"Pairs": {"qaa": columns, "zero-shot": columns}}))
+    table = collect.make_table(runs.find_runs(tmp_path))
+    assert [(metric, table.cells[(), (), metric].text(1)) for metric in table.metrics] == [
+        ("Pairs/zero-shot/pre-trained", "80.0 ± 10.0 (3: 70.0 to 90.0)"),
+        ("Pairs/zero-shot/scratch", "50.0 ± 10.0 (3: 40.0 to 60.0)"),
+        ("Pairs/zero-shot/no context", "50.0 ± 0.0 (3: 50.0 to 50.0)"),
+        ("Pairs/zero-shot/gain", "26.7 ± 11.5 (3: 20.0 to 40.0)"),
+        ("pretrain/average/loss", "2.0 ± 0.0 (3: 2.0 to 2.0)"),
+    ]
 
 
 def test_two_sweeps_are_told_apart_by_what_their_configs_say(tmp_path):
