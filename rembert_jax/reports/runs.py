@@ -203,12 +203,31 @@ def failure(log: pathlib.Path) -> str:
 
 
 def check_alike(runs: Sequence[Run]) -> None:
-    """Raises ReportError if two runs are of different experiments, that is have other stages."""
+    """Raises ReportError if two runs are of different experiments: of other stages, or of stages that do something else."""
     started = [run for run in runs if run.stages]
     for run in started:
-        if list(run.stages) != list(started[0].stages):
-            named = [", ".join(filter(None, one.stages)) or "one without a name" for one in (started[0], run)]
+        one, other = _describe(started[0]), _describe(run)
+        if any(one.get(stage, what) != what for stage, what in other.items()) or list(started[0].stages) != list(
+            run.stages
+        ):
             raise ReportError(
-                f"{started[0].folder} and {run.folder} are runs of different experiments, with the stages {named[0]} and "
-                f"{named[1]}; collect them one by one"
+                f"{started[0].folder} and {run.folder} are runs of different experiments: {_words(started[0])} and "
+                f"{_words(run)}; collect them one by one"
             )
+
+
+def _describe(run: Run) -> dict[str, str]:
+    """What each stage does, of those that have started."""
+    found = {}
+    for stage in run.stages:
+        prefix = f"stages.{stage}." if stage else ""
+        if kind := run.settings.get(f"{prefix}task.kind"):
+            found[stage] = kind
+        elif f"{prefix}data.source" in run.settings:
+            found[stage] = "pre-training"
+    return found
+
+
+def _words(run: Run) -> str:
+    kinds = _describe(run)
+    return ", ".join(" ".join(filter(None, [stage, f"({kinds.get(stage, 'not started')})"])) for stage in run.stages)

@@ -28,7 +28,7 @@ from rich.live import Live
 from rembert_jax import schema
 from rembert_jax.errors import RemBertError
 from rembert_jax.experiments import manifests, sweep
-from rembert_jax.reports.runs import LOG_FILE, SWEEP_FILE, failure
+from rembert_jax.reports.runs import LOG_FILE, RESULTS_FILE, SWEEP_FILE, failure
 from rembert_jax.training import preparation, timing
 from rembert_jax.training.writers import write_file
 
@@ -42,14 +42,14 @@ class Launch:
     Attributes:
       specification: "FILE" or "FILE:ARGUMENTS".
       members: the settings of each.
-      stages: of each member, in order; "" for a config without stages.
+      results: of each member, the files that it has written when it is finished.
       workdir: as it was given; it may lie on another machine if nothing is run here.
       flags: for every member.
     """
 
     specification: str
     members: list[sweep.Member]
-    stages: list[list[str]]
+    results: list[list[str]]
     workdir: str
     flags: list[str]
 
@@ -69,8 +69,8 @@ class Launch:
         ]
 
     def is_finished(self, index: int) -> bool:
-        """Whether each stage of a member has its results."""
-        return all((self.folder(index) / stage / preparation.RESULTS_FILE).is_file() for stage in self.stages[index])
+        """Whether a member has the results of each stage, and its report if it makes one."""
+        return all((self.folder(index) / name).is_file() for name in self.results[index])
 
 
 def prepare(specification: str, workdir: str, flags: Sequence[str]) -> Launch:
@@ -79,7 +79,7 @@ def prepare(specification: str, workdir: str, flags: Sequence[str]) -> Launch:
     Raises:
       RemBertError: naming the member and what is wrong with it.
     """
-    members, stages = sweep.load_members(specification), []
+    members, results = sweep.load_members(specification), []
     common = _flag_overrides(flags)
     for index, member in enumerate(members):
         try:
@@ -88,10 +88,12 @@ def prepare(specification: str, workdir: str, flags: Sequence[str]) -> Launch:
             config = sweep.member_config(specification, member)
             for name in common:  # Their values are checked by `train.py`, which knows how to read them.
                 sweep.value_of(config, name)
-            stages.append(list(preparation.parse(config.to_dict())[0]))
+            stages, comparisons = preparation.parse(config.to_dict())
+            written = [str(pathlib.PurePath(stage, RESULTS_FILE)) for stage in stages]
+            results.append(written + [RESULTS_FILE] * bool(comparisons))
         except RemBertError as error:
             raise sweep.SweepError(f"member {index} ({sweep.describe(member)}): {error}") from error
-    return Launch(specification, members, stages, workdir, list(flags))
+    return Launch(specification, members, results, workdir, list(flags))
 
 
 def _flag_overrides(flags: Sequence[str]) -> dict[str, str]:

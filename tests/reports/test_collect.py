@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import pathlib
+import shutil
 
 import pytest
 
@@ -14,7 +15,7 @@ from rembert_jax.tools import collect as command
 STAGES = ("pretrain", "tagging")
 
 
-def write_run(folder, seed, loss, accuracy, *, width=32, rate=0.1, finished=STAGES, stages=STAGES, steps=(2, 4)):
+def write_run(folder, seed, loss, accuracy, *, width=32, rate=0.1, finished=STAGES, stages=STAGES, kind="tokens"):
     """What a run of two stages leaves, or one that stopped before some of them were finished."""
     folder.mkdir(parents=True)
     (folder / "experiment.json").write_text(json.dumps({"order": stages}))
@@ -24,13 +25,13 @@ def write_run(folder, seed, loss, accuracy, *, width=32, rate=0.1, finished=STAG
         config = {
             "seed": seed,
             "model": {"width": width} if training else {},
-            "data": {"synthetic": {"seed": seed}} if training else None,
-            "task": None if training else {"path": f"pos/{{language}}-{seed}", "languages": ["qaa", "qab"]},
+            "data": {"source": "text", "synthetic": {"seed": seed}} if training else None,
+            "task": None if training else {"kind": kind, "path": f"pos/{{language}}-{seed}", "languages": ["qaa"]},
             "optimizer": {"learning_rate": rate},
-            "training": {"steps": steps[-1]},
+            "training": {"steps": 4},
         }
         (folder / stage / "config.json").write_text(json.dumps(config))
-        lines = [json.dumps({"step": step, "dev/average/loss": loss + 1.0 / step}) for step in steps]
+        lines = [json.dumps({"step": step, "dev/average/loss": loss + 1.0 / step}) for step in (2, 4)]
         (folder / stage / "metrics.jsonl").write_text("\n".join(lines))
         if stage not in finished:
             break
@@ -236,8 +237,13 @@ def test_folders_without_runs_and_runs_of_other_experiments_are_refused(tmp_path
     assert "no run found; expected a --workdir of train.py" in refused(tmp_path)
     write_run(tmp_path / "a", 0, 3.0, 0.4)
     write_run(tmp_path / "b", 0, 3.0, 0.4, stages=("pretrain",), finished=("pretrain",))
-    message = refused(tmp_path)
-    assert "are runs of different experiments, with the stages pretrain, tagging and pretrain; collect" in message
+    assert (
+        f"{tmp_path}/a and {tmp_path}/b are runs of different experiments: pretrain (pre-training), tagging (tokens) and "
+        "pretrain (pre-training); collect them one by one"
+    ) in refused(tmp_path)
+    shutil.rmtree(tmp_path / "b")
+    write_run(tmp_path / "c", 0, 3.0, 0.4, kind="pairs")
+    assert "tagging (tokens) and pretrain (pre-training), tagging (pairs); collect" in refused(tmp_path)
 
 
 def test_damaged_files_are_named(tmp_path):
