@@ -1,0 +1,33 @@
+"""Pairs, thresholds and neighbours worked by hand."""
+
+import pytest
+
+from rembert_jax.xtreme import retrieval
+
+GOLD = {("a", "1"), ("b", "2"), ("c", "3")}
+
+
+def scored(predicted):
+    total = retrieval.pair_counts(GOLD, predicted).sum(0)
+    return {name: float(value) for name, value in retrieval.pair_metrics(total).items()}
+
+
+def test_pairs():
+    assert scored({("a", "1"), ("b", "9")}) == pytest.approx({"precision": 1 / 2, "recall": 1 / 3, "f1": 2 / 5})
+    assert scored({("a", "2")}) == scored(set()) == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
+    assert scored(GOLD)["f1"] == 1.0
+
+
+def test_the_threshold_lies_half_way_behind_the_best_f1():
+    scores = {("a", "1"): 0.9, ("x", "9"): 0.8, ("b", "2"): 0.6, ("y", "9"): 0.4, ("c", "3"): 0.1}
+    # F1 after each: 2/4, 2/5, 4/6, 4/7, 6/8; the last is the highest, and nothing follows it.
+    assert retrieval.best_threshold(scores, GOLD) == 0.1
+    assert retrieval.best_threshold({pair: score for pair, score in scores.items() if score > 0.1}, GOLD) == 0.5
+    # Of equal F1 the first counts: after one (2/2) as after none else.
+    assert retrieval.best_threshold({("a", "1"): 0.9, ("x", "9"): 0.7}, {("a", "1")}) == pytest.approx(0.8)
+    assert retrieval.best_threshold({("x", "9"): 0.7}, GOLD) == 0.0
+
+
+def test_neighbours():
+    total = retrieval.equal_counts([0, 1, 2, 3], [0, 1, 3, 3]).sum(0)
+    assert float(retrieval.accuracy(total)["accuracy"]) == 0.75
