@@ -6,7 +6,7 @@ Both folders hold TASK/test-LANGUAGE.tsv, or .json for answers, in the official 
 line and a blank line between sentences (panx, udpos), two ids a line (bucc2018), the number of a line a line (tatoeba), and
 {"id": "answer"} (xquad, mlqa, tydiqa), whose labels are in the form of SQuAD 1.1. A part of the set is scored and called so.
 
-Beside results.json it writes results.md, results_languages.png and results_tasks.png.
+Beside results.json it writes results.md (with every language), results_languages.png and results_tasks.png.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def run(options: argparse.Namespace) -> str:
         output = options.output
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(schema.to_json(results), encoding="utf-8")
-        output.with_suffix(".md").write_text(text, encoding="utf-8")
+        languages = table.languages_to_markdown(results)
+        output.with_suffix(".md").write_text(f"{text}\n{languages}", encoding="utf-8")
         table.plot_heat_map(results, output.with_name(f"{output.stem}_languages.png"))
         table.plot_bars(results, output.with_name(f"{output.stem}_tasks.png"), options.name)
     return text

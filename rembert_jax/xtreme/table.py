@@ -18,7 +18,7 @@ from rembert_jax.xtreme.benchmark import TASKS
 
 
 def to_markdown(results: Mapping[str, Any], name: str = "this run") -> str:
-    """Tasks, averages, published rows beside them, languages, and what is missing or suspicious.
+    """Tasks, averages, published rows beside them, and what is missing or suspicious.
 
     Args:
       results: of `scores.score_folder`.
@@ -26,9 +26,14 @@ def to_markdown(results: Mapping[str, Any], name: str = "this run") -> str:
     """
     tasks = results["tasks"]
     parts = [_table(_task_rows(tasks)), _averages(results), _table(_beside(tasks, name)), _sources()]
-    parts += [f"## {task}\n\n{_table(_language_rows(result))}" for task, result in tasks.items()]
     if warnings := [f"- {task}, {text}" for task, result in tasks.items() for text in result["warnings"]]:
         parts.insert(0, "Look at these before you believe the numbers:\n\n" + "\n".join(warnings))
+    return "\n\n".join(parts) + "\n"
+
+
+def languages_to_markdown(results: Mapping[str, Any]) -> str:
+    """Every metric of every language, a table for each task."""
+    parts = [f"## {task}\n\n{_table(_language_rows(result))}" for task, result in results["tasks"].items()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -130,6 +135,6 @@ def plot_bars(results: Mapping[str, Any], target: pathlib.Path, name: str = "thi
     axes.set_xticks(range(len(tasks)), tasks, fontsize=8)
     axes.set(ylabel="score (%)", ylim=(0, 100))
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=7, ncols=3)
+    axes.legend(fontsize=7, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.savefig(target, dpi=120)
     plt.close(figure)
