@@ -99,7 +99,8 @@ def _pretraining(args: SimpleNamespace) -> dict:
         },
         "optimizer": {
             "name": "muon",
-            "learning_rate": 4e-3,
+            "learning_rate": 3e-3,
+            "weight_decay": 0.1,
             "warmup_steps": 2 if args.smoke else args.steps // 18,
             "b2": 0.98,
         },
