@@ -18,9 +18,7 @@ from collections.abc import Sequence
 
 from rembert_jax import schema
 from rembert_jax.errors import RemBertError
-from rembert_jax.xtreme import scores, table
-
-PROTOCOLS = ("official", "hf_compat")
+from rembert_jax.xtreme import conllu, scores, table
 
 
 def run(options: argparse.Namespace) -> str:
@@ -51,7 +49,12 @@ def parser() -> argparse.ArgumentParser:
     add("--labels", required=True, type=pathlib.Path, help="folder of labels")
     add("--output", type=pathlib.Path, help="results.json to write; by default the table is only printed")
     add("--name", default="this run", help="how the predictions are called in tables")
-    add("--protocol", default="official", choices=PROTOCOLS, help="how the tokens of udpos were made (docs/xtreme.md)")
+    add(
+        "--protocol",
+        default="official",
+        choices=conllu.PROTOCOLS,
+        help="how the tokens of udpos were made (docs/xtreme.md)",
+    )
     add("--seed", type=int, default=0, help="of the bootstrap")
     return result
 

@@ -91,6 +91,18 @@ def read_panx(path: pathlib.Path) -> list[Record]:
     Raises:
       FileError: with file and line, for another number of columns or another tag.
     """
+    records = read_tagged(path, IOB2)
+    for record in records:
+        record["tokens"] = [re.sub(r"^[a-z-]{2,12}:", "", token, count=1).strip() for token in record["tokens"]]
+    return records
+
+
+def read_tagged(path: pathlib.Path, labels: Sequence[str]) -> list[Record]:
+    """Sentences of "token<TAB>tag" a line, a blank line between sentences.
+
+    Raises:
+      FileError: with file and line, for another number of columns or another tag.
+    """
     records: list[Record] = [{"tokens": [], "tags": []}]
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
@@ -100,9 +112,9 @@ def read_panx(path: pathlib.Path) -> list[Record]:
         columns = line.split("\t")
         if len(columns) != 2:
             raise FileError(f"{path}, line {number}: found {len(columns)} columns, expected a token and its tag")
-        token, tag = re.sub(r"^[a-z-]{2,12}:", "", columns[0], count=1).strip(), columns[1].strip()
-        if tag not in IOB2:
-            raise FileError(f"{path}, line {number}: found tag {tag!r}, expected one of {', '.join(IOB2)}")
+        token, tag = columns[0], columns[1].strip()
+        if tag not in labels:
+            raise FileError(f"{path}, line {number}: found tag {tag!r}, expected one of {', '.join(labels)}")
         records[-1]["tokens"].append(token)
         records[-1]["tags"].append(tag)
     return records if records[-1]["tokens"] else records[:-1]

@@ -1,0 +1,71 @@
+"""Brings the data of XTREME, as its owners publish it or as the official scripts leave it, into one layout with a manifest.
+
+    python -m rembert_jax.tools.prepare_xtreme --input DOWNLOADED --output xtreme
+
+What is missing, empty, hidden or of another number than it should be is listed by name with where it comes from; the rest is
+prepared all the same. `--sources` only prints where each task's data is published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from rembert_jax.errors import RemBertError
+from rembert_jax.xtreme import conllu, expected, prepare
+from rembert_jax.xtreme.benchmark import TASKS
+
+
+def sources() -> str:
+    """Where the data of each task is published."""
+    lines = []
+    for name, origin in expected.ORIGINS.items():
+        lines.append(
+            f"{name}: {origin.url}\n  licence: {origin.licence}" + (f"\n  {origin.note}" if origin.note else "")
+        )
+    return "\n".join(lines)
+
+
+def run(options: argparse.Namespace) -> str:
+    """Prepares, and returns what to say of it."""
+    if options.sources:
+        return sources()
+    manifest = prepare.prepare(options.input, options.output, options.tasks, options.protocol)
+    counts: dict[str, list[int]] = {}
+    for name, file in manifest["files"].items():
+        counts.setdefault(name.partition("/")[0], []).append(file["records"])
+    lines = [f"{task}: {len(numbers)} files, {sum(numbers):,} records" for task, numbers in counts.items()]
+    remarks = [f"{name}: {remark}" for name, file in manifest["files"].items() for remark in file["remarks"]]
+    problems = {f"Problems of {task}": texts for task, texts in manifest["problems"].items()}
+    for title, found in {"Remarks": remarks, **problems}.items():
+        if found:
+            lines += ["", f"{title}:", *(f"- {text}" for text in found)]
+    return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        "rembert_jax.tools.prepare_xtreme", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = result.add_argument
+    add("--input", type=pathlib.Path, default=pathlib.Path("."), help="folder with what was downloaded and unpacked")
+    add("--output", type=pathlib.Path, default=pathlib.Path("xtreme"), help="folder to write")
+    add("--tasks", nargs="+", default=[], choices=("squad", *TASKS), metavar="TASK", help="by default all")
+    add("--protocol", default="official", choices=conllu.PROTOCOLS, help="tokens of udpos (docs/xtreme.md)")
+    add("--sources", action="store_true", help="print where the data is published, and prepare nothing")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; an error that we foresee is one message without a traceback."""
+    try:
+        print(run(parser().parse_args(arguments)))
+    except RemBertError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()
