@@ -3,7 +3,8 @@
     python -m rembert_jax.tools.prepare_xtreme --input DOWNLOADED --output xtreme
 
 What is missing, empty, hidden or of another number than it should be is listed by name with where it comes from; the rest is
-prepared all the same. `--sources` only prints where each task's data is published.
+prepared all the same. `--sources` only prints where each task's data is published; `--fetch` downloads it into the input
+folder first, goes on where it stopped, and compares checksums where they are known.
 """
 
 from __future__ import annotations
@@ -14,24 +15,37 @@ import sys
 from collections.abc import Sequence
 
 from rembert_jax.errors import RemBertError
-from rembert_jax.xtreme import conllu, expected, prepare
+from rembert_jax.xtreme import conllu, origins, prepare
 from rembert_jax.xtreme.benchmark import TASKS
 
 
 def sources() -> str:
     """Where the data of each task is published."""
     lines = []
-    for name, origin in expected.ORIGINS.items():
-        lines.append(
-            f"{name}: {origin.url}\n  licence: {origin.licence}" + (f"\n  {origin.note}" if origin.note else "")
-        )
+    for name, origin in origins.origins().items():
+        lines.append(f"{name} (licence: {origin.licence})" + (f": {origin.note}" if origin.note else ""))
+        lines += [f"  {address}  sha256 {digest or 'not known'}" for address, digest in origin.files]
     return "\n".join(lines)
+
+
+def fetch(options: argparse.Namespace) -> None:
+    """Downloads the data of the chosen tasks; what cannot be had is named, and the rest is fetched all the same."""
+    wanted = options.tasks or list(origins.LICENCES)
+    names = [*wanted, *(["multinli"] if "xnli" in wanted and "multinli" not in wanted else [])]
+    for name in names:
+        print(f"fetching {name}", flush=True)
+        try:
+            origins.fetch(origins.origins()[name], options.input / name)
+        except origins.FetchError as error:
+            print(f"  {error}", flush=True)
 
 
 def run(options: argparse.Namespace) -> str:
     """Prepares, and returns what to say of it."""
     if options.sources:
         return sources()
+    if options.fetch:
+        fetch(options)
     manifest = prepare.prepare(options.input, options.output, options.tasks, options.protocol)
     counts: dict[str, list[int]] = {}
     for name, file in manifest["files"].items():
@@ -55,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add("--output", type=pathlib.Path, default=pathlib.Path("xtreme"), help="folder to write")
     add("--tasks", nargs="+", default=[], choices=("squad", *TASKS), metavar="TASK", help="by default all")
     add("--protocol", default="official", choices=conllu.PROTOCOLS, help="tokens of udpos (docs/xtreme.md)")
+    add("--fetch", action="store_true", help="download into --input first")
     add("--sources", action="store_true", help="print where the data is published, and prepare nothing")
     return result
 

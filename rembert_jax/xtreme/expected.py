@@ -1,4 +1,4 @@
-"""How many examples each file of XTREME should hold, where that is known, and where it comes from.
+"""How many examples each file of XTREME should hold, where that is known.
 
 Sources of the numbers: Table 11 of arXiv:2010.12821v1 (the same as XTREME's Table 1) for the rows that are the same in every
 language; the READMEs of MLQA and LASER; TyDiQA-GoldP's development set, which XTREME tests on and whose 5,077
@@ -6,8 +6,6 @@ questions these numbers sum up to.
 """
 
 from __future__ import annotations
-
-import dataclasses
 
 
 def _by_language(text: str) -> dict[str, int]:
@@ -46,43 +44,3 @@ def count(task: str, split: str, language: str) -> int | None:
     """The number of examples; None where it is not known."""
     known = COUNTS.get((task, split))
     return known.get(language) if isinstance(known, dict) else known
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Where the data of a task is published.
-
-    Attributes:
-      url: of the file, or of the page that has it where the file cannot be had by a plain request.
-      licence: of the data, as its owners state it.
-      note: what to know before fetching.
-    """
-
-    url: str
-    licence: str
-    note: str = ""
-
-
-ORIGINS = {
-    "xnli": Origin("https://dl.fbaipublicfiles.com/XNLI/XNLI-1.0.zip", "CC-BY-NC-4.0"),
-    "multinli": Origin("https://dl.fbaipublicfiles.com/XNLI/XNLI-MT-1.0.zip", "OANC and others", "English training pairs"),
-    "pawsx": Origin("https://storage.googleapis.com/paws/pawsx/x-final.tar.gz", "free for any purpose"),
-    "panx": Origin(
-        "https://www.dropbox.com/s/12h3qqog6q4bjve/panx_dataset.tar", "CC-BY-SA (Wikipedia)",
-        "the Amazon Drive of the official script is gone (google-research/xtreme issue 101)",
-    ),
-    "udpos": Origin(
-        "https://lindat.mff.cuni.cz/repository/xmlui/bitstream/handle/11234/1-3105/ud-treebanks-v2.5.tgz",
-        "of each treebank, in its folder", "355 MB from a host that breaks connections; the download goes on where it stopped",
-    ),
-    "xquad": Origin("https://github.com/google-deepmind/xquad", "CC-BY-SA-4.0", "xquad.LANGUAGE.json"),
-    "mlqa": Origin("https://dl.fbaipublicfiles.com/MLQA/MLQA_V1.zip", "CC-BY-SA-3.0"),
-    "tydiqa": Origin(
-        "https://storage.googleapis.com/tydiqa/v1.1/tydiqa-goldp-v1.1-train.json", "Apache-2.0",
-        "and tydiqa-goldp-v1.1-dev.tgz beside it",
-    ),
-    "squad": Origin("https://rajpurkar.github.io/SQuAD-explorer/dataset/train-v1.1.json", "CC-BY-SA-4.0", "and dev-v1.1.json"),
-    "bucc2018": Origin("https://comparable.limsi.fr/bucc2018/bucc2018-task.html", "of the shared task"),
-    "tatoeba": Origin("https://github.com/facebookresearch/LASER", "CC-BY-2.0-FR", "data/tatoeba/v1"),
-}  # fmt: skip
-"""Task (and the English training data of two) to its origin."""

@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
-from rembert_jax.xtreme import conllu, expected, files, readers
+from rembert_jax.xtreme import conllu, expected, files, origins, readers
 from rembert_jax.xtreme.benchmark import LASER_CODES, TASKS
 from rembert_jax.xtreme.files import FileError
 from rembert_jax.xtreme.readers import Record
@@ -56,8 +56,9 @@ PATTERNS: dict[tuple[str, str], tuple[str, ...]] = {
     ("tydiqa", "train"): ("**/tydiqa*.{lang}.train.json", "**/tydiqa-goldp-v1.1-train.json", "tydiqa/{lang}/train.json"),
     # XTREME tests on the development set.
     ("tydiqa", "test"): ("**/tydiqa.{lang}.dev.json", "**/tydiqa-goldp-dev-{name}.json", "tydiqa/{lang}/dev.json"),
-    ("bucc2018", "dev"): ("**/{lang}-en.dev.{lang}",),
-    ("bucc2018", "test"): ("**/{lang}-en.test.{lang}",),
+    # XTREME's names, and those of the shared task.
+    ("bucc2018", "dev"): ("**/{lang}-en.dev.{lang}", "**/{lang}-en.sample.{lang}"),
+    ("bucc2018", "test"): ("**/{lang}-en.test.{lang}", "**/{lang}-en.training.{lang}"),
     ("tatoeba", "test"): ("**/tatoeba.{code}-eng.{code}",),
 }  # fmt: skip
 
@@ -118,11 +119,14 @@ def prepare(
 
 def origin_of(task: str) -> str:
     """Where the data of a task comes from, in words."""
+    known = origins.origins()
     names = {"xnli": ("xnli", "multinli")}.get(task, (task,))
-    return "; ".join(
-        f"{origin.url} ({', '.join(filter(None, [origin.licence, origin.note]))})"
-        for origin in (expected.ORIGINS[name] for name in names)
-    )
+    texts = []
+    for origin in (known[name] for name in names):
+        first, *others = [address for address, _ in origin.files]
+        more = f" and {len(others)} more" if others else ""
+        texts.append(f"{first}{more} ({', '.join(filter(None, [origin.licence, origin.note]))})")
+    return "; ".join(texts)
 
 
 def _languages(task: str, split: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import pytest
 from helpers import ROOT
 
 from rembert_jax.tools import prepare_xtreme, xtreme_score
-from rembert_jax.xtreme import prepare
+from rembert_jax.xtreme import origins, prepare
 from rembert_jax.xtreme.benchmark import TASKS
 
 SHARED = ROOT.parent / "shared" / "data"
@@ -144,7 +144,23 @@ def test_the_command_prints_counts_remarks_and_problems(tmp_path, capsys):
         in text
     )
     prepare_xtreme.main(["--sources"])
-    assert "bucc2018: https://comparable.limsi.fr" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "bucc2018 (licence: of the shared task): XTREME's dev is the sample" in text
+    assert "  https://dl.fbaipublicfiles.com/MLQA/MLQA_V1.zip  sha256 246e8089933d" in text
+
+
+def test_fetching_goes_on_with_the_other_tasks(tmp_path, capsys, monkeypatch):
+    def fetch(origin, folder):
+        if "xquad" not in origin.files[0][0]:
+            raise origins.FetchError(f"{origin.files[0][0]}: gone")
+        written(folder, {"xquad.de.json": squad("q1")})
+
+    monkeypatch.setattr(origins, "fetch", fetch)
+    options = [f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", "--fetch", "--tasks", "mlqa", "xquad"]
+    prepare_xtreme.main(options)
+    text = capsys.readouterr().out
+    assert "fetching mlqa\n  https://dl.fbaipublicfiles.com/MLQA/MLQA_V1.zip: gone\nfetching xquad\n" in text
+    assert "xquad: 1 files, 1 records" in text
 
 
 def test_folders_without_any_of_it_are_refused(tmp_path):
