@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> str:
         return sources()
     if options.fetch:
         fetch(options)
-    manifest = prepare.prepare(options.input, options.output, options.tasks, options.protocol)
+    manifest = prepare.prepare(options.input, options.output, options.tasks, options.protocol, options.tfds_data_dir)
     counts: dict[str, list[int]] = {}
     for name, file in manifest["files"].items():
         counts.setdefault(name.partition("/")[0], []).append(file["records"])
@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add("--output", type=pathlib.Path, default=pathlib.Path("xtreme"), help="folder to write")
     add("--tasks", nargs="+", default=[], choices=("squad", *TASKS), metavar="TASK", help="by default all")
     add("--protocol", default="official", choices=conllu.PROTOCOLS, help="tokens of udpos (docs/xtreme.md)")
+    add("--tfds_data_dir", metavar="DIR", help="take what is not found as a file from datasets that TFDS prepared here")
     add("--fetch", action="store_true", help="download into --input first")
     add("--sources", action="store_true", help="print where the data is published, and prepare nothing")
     return result

@@ -17,7 +17,7 @@ from typing import Any
 
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
-from rembert_jax.xtreme import conllu, expected, files, origins, readers
+from rembert_jax.xtreme import conllu, expected, files, origins, readers, tfds_sources
 from rembert_jax.xtreme.benchmark import LASER_CODES, TASKS
 from rembert_jax.xtreme.files import FileError
 from rembert_jax.xtreme.readers import Record
@@ -77,7 +77,11 @@ class _File:
 
 
 def prepare(
-    source: pathlib.Path, output: pathlib.Path, tasks: Sequence[str] = (), protocol: conllu.Protocol = "official"
+    source: pathlib.Path,
+    output: pathlib.Path,
+    tasks: Sequence[str] = (),
+    protocol: conllu.Protocol = "official",
+    tfds_data_dir: str | None = None,
 ) -> dict[str, Any]:
     """Brings whatever is found below `source` into the layout, and returns the manifest.
 
@@ -86,6 +90,8 @@ def prepare(
       output: folder to write; files that are there are replaced.
       tasks: which; empty for all of XTREME and SQuAD, its training data.
       protocol: of parts of speech.
+      tfds_data_dir: folder of datasets that TFDS has prepared, to take what is not found as a file; empty is TFDS's own, None
+        does without TFDS.
 
     Raises:
       FileError: for a file that is not in its form, or if nothing is found.
@@ -96,15 +102,23 @@ def prepare(
         wrong, missing = [], []
         for split in (split for name, split in PATTERNS if name == task):
             for language in _languages(task, split):
-                paths = _find(source, task, split, language)
-                if not paths:
-                    missing += [f"{split}-{language}"] * _is_needed(task, split, language)
+                needed = _is_needed(task, split, language)
+                if paths := _find(source, task, split, language):
+                    prepared = _read(task, split, language, paths, protocol)
+                elif tfds_data_dir is not None and needed:
+                    try:
+                        prepared = _read_tfds(task, split, language, tfds_data_dir, protocol)
+                    except tfds_sources.TfdsError as error:
+                        wrong.append(f"{split}-{language}: no file, and {error}")
+                        continue
+                else:
+                    missing += [f"{split}-{language}"] * needed
                     continue
-                for file in _read(task, split, language, paths, protocol):
+                for file in prepared:
                     found[file.name] = _write(file, output, expected.count(task, split, language))
                     wrong += _problems(file, found[file.name]["expected"])
                 if split == "test":
-                    _write_labels(task, language, paths, output, protocol)
+                    _write_labels(task, language, prepared, output)
         if missing:
             wrong.append(f"nothing found for {', '.join(missing)}")
         if wrong:
@@ -159,11 +173,7 @@ def _read(
         ]
     if task == "tatoeba":
         english = paths[0].with_suffix(".eng")
-        rows, translations = readers.read_tatoeba(paths[0], english)
-        return [
-            _File(f"{name}.source", rows, [paths[0]], []),
-            _File(f"{name}.english", _sorted(translations), [english], ["sorted, as XTREME hands them out"]),
-        ]
+        return _tatoeba_files(name, *readers.read_tatoeba(paths[0], english), [[paths[0]], [english]], [])
     records: list[Record] = []
     remarks: list[str] = []
     for path in paths:
@@ -171,6 +181,25 @@ def _read(
         records += rows
         remarks += said
     return [_File(name, records, list(paths), remarks)]
+
+
+def _read_tfds(task: str, split: str, language: str, data_dir: str, protocol: conllu.Protocol) -> list[_File]:
+    name = f"{task}/{split}-{language}"
+    if task == "tatoeba":
+        sources, translations, remarks = tfds_sources.read_tatoeba(language, data_dir)
+        return _tatoeba_files(name, sources, translations, [[], []], remarks)
+    records, remarks = tfds_sources.read(task, split, language, data_dir, protocol)
+    return [_File(name, records, [], remarks)]
+
+
+def _tatoeba_files(
+    name: str, sources: list[Record], translations: list[Record], paths: list[list[pathlib.Path]], remarks: list[str]
+) -> list[_File]:
+    said = [*remarks, "sorted, as XTREME hands them out"]
+    return [
+        _File(f"{name}.source", sources, paths[0], remarks),
+        _File(f"{name}.english", _sorted(translations), paths[1], said),
+    ]
 
 
 def _sorted(records: Iterable[Record]) -> list[Record]:
@@ -241,24 +270,18 @@ def _problems(file: _File, number: int | None) -> list[str]:
     return [f"{file.name} {text}" for text in found]
 
 
-def _write_labels(
-    task: str, language: str, paths: Sequence[pathlib.Path], output: pathlib.Path, protocol: conllu.Protocol
-) -> None:
+def _write_labels(task: str, language: str, prepared: Sequence[_File], output: pathlib.Path) -> None:
     """What a test set is scored against, in the official layout."""
     target = output / "labels" / task / f"test-{language}.{TASKS[task].suffix}"
     target.parent.mkdir(parents=True, exist_ok=True)
     if task == "bucc2018":
-        gold = paths[0].with_suffix(".gold")
+        gold = prepared[0].sources[0].with_suffix(".gold")
         if gold.is_file():
             pairs = sorted(files.read_pairs(gold))
             target.write_text("".join(f"{one}\t{other}\n" for one, other in pairs), encoding="utf-8")
         return
-    if task == "tatoeba":
-        translations = _sorted(readers.read_tatoeba(paths[0], paths[0].with_suffix(".eng"))[1])
-        target.write_text("".join(f"{record['id']}\n" for record in translations), encoding="utf-8")
-        return
-    (file,) = _read(task, "test", language, paths, protocol)
-    target.write_text(LABEL_WRITERS[TASKS[task].kind](file.records), encoding="utf-8")
+    # Of Tatoeba the English side, whose ids are the numbers of the lines before it was sorted.
+    target.write_text(LABEL_WRITERS[TASKS[task].kind](prepared[-1].records), encoding="utf-8")
 
 
 def _squad_form(records: Sequence[Record]) -> str:
@@ -271,4 +294,5 @@ LABEL_WRITERS: Mapping[str, Callable[[Sequence[Record]], str]] = {
     "labels": lambda records: "".join(f"{record['label']}\n" for record in records),
     "tags": lambda records: "\n".join("".join(f"{tag}\n" for tag in record["tags"]) for record in records),
     "answers": _squad_form,
+    "indices": lambda records: "".join(f"{record['id']}\n" for record in records),
 }
