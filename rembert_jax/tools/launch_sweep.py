@@ -17,6 +17,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -158,7 +159,7 @@ def run(launch: Launch, parallel: int, console: Console) -> list[int]:
     waiting = [index for index in range(len(launch.members)) if not launch.is_finished(index)]
     done, failed = len(launch.members) - len(waiting), []
     running: list[_Running] = []
-    start, made = time.monotonic(), 0
+    start, made, overall = time.monotonic(), 0, f"{done} of {len(launch.members)} finished"
     console.print(f"{len(launch.members)} members, {done} of them finished, {parallel} at a time, in {launch.workdir}")
     with Live(console=console, refresh_per_second=2, transient=True) as live:
         try:
@@ -176,8 +177,9 @@ def run(launch: Launch, parallel: int, console: Console) -> list[int]:
                     said = "finished" if fine else _reason(one.log)
                     console.print(_line(launch, one.index, said))
                     seconds = (time.monotonic() - start) / made * (len(waiting) + len(running))
-                    console.print(_overall(launch, done, failed, seconds))
-                live.update("\n".join(_line(launch, one.index, one.last_line()) for one in running))
+                    overall = _overall(launch, done, failed, seconds)
+                    console.print(overall)
+                live.update("\n".join([*(_line(launch, one.index, one.last_line()) for one in running), overall]))
         finally:
             for one in running:  # Only if this program is stopped; what they have saved is kept.
                 one.process.terminate()
@@ -253,6 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(text_of(launch, options))
             return
         claim(launch)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # The members end with this program.
         failed = run(launch, options.parallel or 1, console)
     except RemBertError as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -21,6 +21,18 @@ def pair_counts(gold: Set[Pair], predicted: Set[Pair]) -> np.ndarray:
 def pair_metrics(total: np.ndarray) -> dict[str, np.ndarray]:
     """`f1`, `precision` and `recall` of extracted pairs, as shares, from sums of `pair_counts` [..., 3]."""
     return f1(*np.moveaxis(total, -1, 0))
+
+
+def first_ids(records: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Sentence to the id of its first record: BUCC's corpora hold sentences twice, and the official scripts mine each once.
+
+    Args:
+      records: with `id` and `text` (`readers.read_bucc`).
+    """
+    found: dict[str, str] = {}
+    for record in records:
+        found.setdefault(record["text"], record["id"])
+    return found
 
 
 def best_threshold(scores: Mapping[Pair, float], gold: Set[Pair]) -> float:

@@ -110,6 +110,22 @@ def test_a_failed_member_is_listed_and_leaves_the_others(tmp_path, cache):
     assert status["1"] == "" and status["0"].startswith("failed: TrainingError: step 1:")
 
 
+def test_members_end_with_a_launcher_that_is_told_to_end(tmp_path, cache):
+    process = launch(cache, write_config(tmp_path), tmp_path / "run")
+    deadline = time.monotonic() + 100
+    while not (tmp_path / "run" / "0" / "log.txt").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.01)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and err.endswith("stopped; the same command goes on\n")
+    # Nothing of the member is left: its log grows no more.
+    before = (tmp_path / "run" / "0" / "log.txt").stat().st_size
+    time.sleep(1.0)
+    assert (tmp_path / "run" / "0" / "log.txt").stat().st_size == before
+    assert not (tmp_path / "run" / "1").exists()
+
+
 def refused(*arguments):
     with pytest.raises(SystemExit) as error:
         launch_sweep.main([str(argument) for argument in arguments])

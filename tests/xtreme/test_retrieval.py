@@ -28,6 +28,11 @@ def test_the_threshold_lies_half_way_behind_the_best_f1():
     assert retrieval.best_threshold({("x", "9"): 0.7}, GOLD) == 0.0
 
 
+def test_sentences_that_stand_there_twice_have_the_id_of_the_first():
+    records = [{"id": "a", "text": "one"}, {"id": "b", "text": "two"}, {"id": "c", "text": "one"}]
+    assert retrieval.first_ids(records) == {"one": "a", "two": "b"}
+
+
 def test_neighbours():
     total = retrieval.equal_counts([0, 1, 2, 3], [0, 1, 3, 3]).sum(0)
     assert float(retrieval.accuracy(total)["accuracy"]) == 0.75
