@@ -131,9 +131,8 @@ def _plain(value: Any) -> Any:
 
 
 def _without_seed(settings: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
-    """Settings without their seed, also where it stands in the name of a dataset, and the seed if it is one."""
-    is_seed = {name: name.rpartition(".")[2] == "seed" for name in settings}
-    found = {settings[name] for name in settings if is_seed[name]}
+    """Settings without the seed of the run, wherever it stands, also in the name of a dataset; and the seed, if it is one."""
+    found = {value for name, value in settings.items() if re.fullmatch(r"(stages\.[^.]+\.)?seed", name)}
     if len(found) != 1:
         return dict(settings), None
     (seed,) = found
@@ -141,7 +140,7 @@ def _without_seed(settings: Mapping[str, Any]) -> tuple[dict[str, Any], int | No
     rest = {
         name: number.sub("{seed}", value) if isinstance(value, str) else value
         for name, value in settings.items()
-        if not is_seed[name]
+        if not (name.rpartition(".")[2] == "seed" and value == seed)
     }
     return rest, seed
 

@@ -21,7 +21,7 @@ from rembert_jax.reports import collect, plots
 from rembert_jax.reports.runs import ReportError, Run, find_runs
 
 CURVES = ("dev/average/loss", "dev/average/accuracy", "train/loss")
-"""What is drawn over the steps: the first of these that the runs have, in the stage of the first metric."""
+"""What is drawn over the steps: the first of these that the runs have, in the first stage that has a metric in the table."""
 
 
 def comparison(table: collect.Table, one: str, other: str) -> str:
@@ -56,7 +56,9 @@ def draw(table: collect.Table, runs: Sequence[Run], folder: pathlib.Path) -> Non
                     groups[place] = list(cell.values.values())
     xlabel = collect.short(table.row_names)[table.row_names[0]] if by_value else ""
     plots.plot_groups(panels, folder / "collected.png", xlabel)
-    stage = table.metrics[0].rpartition("/")[0].rpartition("/")[0]
+    shown = [metric.rpartition("/")[0].rpartition("/")[0] for metric in table.metrics]
+    known = {stage for run in runs for stage in run.stages}
+    stage = next((stage for stage in shown if stage in known), "")  # A report's tasks are no stages.
     groups, name = curves(table, runs, stage)
     if groups:
         plots.plot_bands(groups, folder / "curves.png", f"{stage} {name}".strip())

@@ -25,7 +25,8 @@ def write_run(folder, seed, loss, accuracy, *, width=32, rate=0.1, finished=STAG
         config = {
             "seed": seed,
             "model": {"width": width} if training else {},
-            "data": {"source": "text", "synthetic": {"seed": seed}} if training else None,
+            # A seed of something that the run does not use, beside one that is its own.
+            "data": {"source": "text", "synthetic": {"seed": 7}, "world": {"seed": seed}} if training else None,
             "task": None if training else {"kind": kind, "path": f"pos/{{language}}-{seed}", "languages": ["qaa"]},
             "optimizer": {"learning_rate": rate},
             "training": {"steps": 4},
@@ -130,6 +131,8 @@ def test_runs_with_a_report_show_its_columns_and_the_gain_over_the_better_of_two
         ("Pairs/zero-shot/gain", "26.7 ± 11.5 (3: 20.0 to 40.0)"),
         ("pretrain/average/loss", "2.0 ± 0.0 (3: 2.0 to 2.0)"),
     ]
+    command.run(command.parser().parse_args([str(tmp_path)]))
+    assert (tmp_path / "curves.png").stat().st_size > 0, "of the stage, though the first metrics are of a task"
 
 
 def test_two_sweeps_are_told_apart_by_what_their_configs_say(tmp_path):
