@@ -160,7 +160,7 @@ def test_factored_moments_of_adafactor_are_replicated():
     shardings = train_state.state_shardings(init, tx, mesh_of(2, 2, 2))
     state = jax.eval_shape(tx.init, sharding.unbox(jax.eval_shape(init, jax.random.key(0))))
     name = "rembert/embeddings/word_embeddings/embedding"
-    factors, places = state[1][0], shardings.opt_state[1][0]
+    factors, places = state[1][0][0], shardings.opt_state[1][0][0]
     assert {leaf(factors.v_row, name).shape, leaf(factors.v_col, name).shape} == {(16_000,), (128,)}
     assert leaf(places.v_row, name).is_fully_replicated and leaf(places.v_col, name).is_fully_replicated
     assert not leaf(shardings.params, name).is_fully_replicated
