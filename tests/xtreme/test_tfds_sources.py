@@ -1,6 +1,7 @@
 """TFDS's datasets, written here as array_record under their own names and features, and read through TFDS."""
 
 import contextlib
+import importlib.util
 import io
 from typing import Any, ClassVar
 
@@ -10,6 +11,10 @@ import tensorflow_datasets as tfds
 from rembert_jax.xtreme import prepare, tfds_sources
 from rembert_jax.xtreme.benchmark import TASKS
 from rembert_jax.xtreme.tfds_sources import TfdsError
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="TFDS's own code of these datasets imports TensorFlow"
+)
 
 
 def question(name):
