@@ -134,17 +134,7 @@ def _fine_tuning(args: SimpleNamespace) -> dict:
         "init_from": "{workdir}/pretrain",
         "drop_top_layers": min(row["drop"], 1) if args.smoke else row["drop"],
         "execution": {"compute_dtype": "float32" if args.smoke else "bfloat16", "scan_layers": True},
-        "task": {
-            "kind": "token_classification",
-            "source": "conllu",
-            "path": args.tags,
-            "train_language": args.labelled,
-            "test_languages": tuple(args.languages.split()),
-            "dev_split": "dev",
-            "text_fields": ("tokens",),
-            "label_field": "upos",
-            "max_length": 64 if args.smoke else 128,
-        },
+        "task": common.tagging(args.tags, args.labelled, args.languages, 64 if args.smoke else 128),
         "optimizer": {"learning_rate": 3e-5, "warmup_steps": 1 if args.smoke else 100, "freeze": row["freeze"]},
         "training": {
             "batch_size": 4 if args.smoke else 32,

@@ -47,6 +47,28 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
+def tagging(path: str, labelled: str, languages: str, max_length: int) -> dict[str, Any]:
+    """Section `task` of part-of-speech tagging on CoNLL-U files, trained on one language and tested on several.
+
+    Args:
+      path: pattern with {language} and {split}.
+      labelled: language whose splits train and dev are used.
+      languages: tested on, with spaces between.
+      max_length: tokens of an example.
+    """
+    return {
+        "kind": "token_classification",
+        "source": "conllu",
+        "path": path,
+        "train_language": labelled,
+        "test_languages": tuple(languages.split()),
+        "dev_split": "dev",
+        "text_fields": ("tokens",),
+        "label_field": "upos",
+        "max_length": max_length,
+    }
+
+
 def parse_arg(arg: str | None, **defaults: Any) -> SimpleNamespace:
     """Parses "name=value,flag" against defaults: booleans may be given alone, types follow the defaults.
 

@@ -119,17 +119,7 @@ def _fine_tuning(args: SimpleNamespace, source: str) -> dict:
         "seed": args.seed,
         source: "{workdir}/pretrain",
         "execution": {"scan_layers": False},
-        "task": {
-            "kind": "token_classification",
-            "source": "conllu",
-            "path": args.tags,
-            "train_language": args.labelled,
-            "test_languages": tuple(args.languages.split()),
-            "dev_split": "dev",
-            "text_fields": ("tokens",),
-            "label_field": "upos",
-            "max_length": 128,
-        },
+        "task": common.tagging(args.tags, args.labelled, args.languages, 128),
         "optimizer": {"learning_rate": 5e-4, "warmup_steps": 1 if args.smoke else 50, "b2": 0.98},
         "training": {
             "batch_size": 2 if args.smoke else 32,

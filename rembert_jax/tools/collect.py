@@ -13,12 +13,11 @@ from __future__ import annotations
 import argparse
 import math
 import pathlib
-import sys
 from collections.abc import Sequence
 
-from rembert_jax.errors import RemBertError
 from rembert_jax.reports import collect, plots
 from rembert_jax.reports.runs import ReportError, Run, find_runs
+from rembert_jax.tools import command_line
 
 CURVES = ("dev/average/loss", "dev/average/accuracy", "train/loss")
 """What is drawn over the steps: the first of these that the runs have, in the first stage that has a metric in the table."""
@@ -123,10 +122,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; an error that we foresee is one message without a traceback."""
-    try:
-        print(run(parser().parse_args(arguments)), end="")
-    except RemBertError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    command_line.run(lambda options: print(run(options), end=""), parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import sys
 from collections.abc import Sequence
 
-from rembert_jax.errors import RemBertError
+from rembert_jax.tools import command_line
 from rembert_jax.xtreme import conllu, origins, prepare
 from rembert_jax.xtreme.benchmark import TASKS
 
@@ -77,10 +76,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; an error that we foresee is one message without a traceback."""
-    try:
-        print(run(parser().parse_args(arguments)))
-    except RemBertError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    command_line.run(lambda options: print(run(options)), parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from rembert_jax import schema
-from rembert_jax.errors import RemBertError
+from rembert_jax.tools import command_line
 from rembert_jax.xtreme import conllu, scores, table
 
 
@@ -61,10 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; an error that we foresee is one message without a traceback."""
-    try:
-        print(run(parser().parse_args(arguments)), end="")
-    except RemBertError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    command_line.run(lambda options: print(run(options), end=""), parser(), arguments)
 
 
 if __name__ == "__main__":
