@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from rembert_jax.errors import RemBertError
 from rembert_jax.experiments import sweep
@@ -31,9 +31,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; whatever a config file or an override of it raises becomes one line."""
     try:
         remaining = flags.FLAGS(_choose_member(argv))
-        sweep.override(
-            _CONFIG.value, _overrides
-        )  # A config file that cannot be read is reported only when it is asked for.
+        # A config file that cannot be read is reported only when it is asked for, as it is here.
+        sweep.override(_CONFIG.value, _overrides)
         return remaining
     except RemBertError as error:
         sys.exit(f"{type(error).__name__}: {error}")
@@ -45,21 +44,25 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def _choose_member(argv: list[str]) -> list[str]:
     """With `--sweep_index`: the arguments of that member put to those of the config, its other values kept for later."""
-    lines = "\n".join(argv)
-    index = re.search(r"^--?sweep_index[=\n](\d+)$", lines, re.MULTILINE)
-    given = re.search(r"^--?config[=\n](.+)$", lines, re.MULTILINE)
-    if not index or not given:
+    index, given = _flag(argv, "sweep_index"), _flag(argv, "config")
+    if not re.fullmatch(r"-?\d+", index) or not given:  # absl has a message for what is no number.
         return argv
-    member = sweep.choose(sweep.load_members(given[1]), int(index[1]))
-    arguments, overrides = sweep.split(member, sweep.load_config(given[1]))
+    member = sweep.choose(sweep.load_members(given), int(index))
+    arguments, overrides = sweep.split(member, sweep.load_config(given))
     for name in overrides:
-        if re.search(rf"^--?config\.{re.escape(name)}\b", lines, re.MULTILINE):
+        if _flag(argv, f"config.{name}"):
             raise sweep.SweepError(
-                f"--config.{name}: the sweep sets it; leave the flag out, or change sweep() in {given[1]}"
+                f"--config.{name}: the sweep sets it; leave the flag out, or change sweep() in {given}"
             )
     _overrides.update(overrides)
-    chosen = sweep.with_arguments(given[1], arguments)
-    return [chosen if arg == given[1] else arg.replace(f"config={given[1]}", f"config={chosen}", 1) for arg in argv]
+    chosen = sweep.with_arguments(given, arguments)
+    return [chosen if arg == given else arg.replace(f"config={given}", f"config={chosen}", 1) for arg in argv]
+
+
+def _flag(argv: list[str], name: str) -> str:
+    """The value of a flag before flags are parsed, as "--name=value" or "--name", "value"; empty if it is not there."""
+    found = re.search(rf"^--?{re.escape(name)}[=\n](.+)$", "\n".join(argv), re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _brief(message: str) -> str:
@@ -71,21 +74,15 @@ def _brief(message: str) -> str:
 
 def _unknown_key(argv: list[str]) -> str:
     """Names the first override of a key that the config file does not have, and the keys that it has there."""
-    lines = "\n".join(argv)
-    file = re.search(r"^--?config[=\n](.+)$", lines, re.MULTILINE)
     try:
-        config = flags.FLAGS["config"].parser.parse(file[1] if file else "")
+        config = flags.FLAGS["config"].parser.parse(_flag(argv, "config"))
     except Exception:  # It is not the override that is wrong.
         return ""
-    for override in re.findall(r"^--?config\.([\w.]+)", lines, re.MULTILINE):
-        section, where = config, "config"
-        for name in override.split("."):
-            if not isinstance(section, ConfigDict):
-                break
-            if name not in section:
-                known = ", ".join(sorted(section))
-                return f"--config.{override}: the config file has no key {name!r} in {where}; it has {known}"
-            section, where = section[name], f"{where}.{name}"
+    for name in re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), re.MULTILINE):
+        try:
+            sweep.value_of(config, name)
+        except sweep.SweepError as error:
+            return f"--config.{error}"
     return ""
 
 

@@ -92,6 +92,10 @@ def test_killed_run_ends_with_the_same_parameters(tmp_path, cache):
             "--config: config argument 'seed=abc': expected int as in seed=0",
         ),
         (("--config=configs/quickstart.py:seed=-3",), "--config: pretrain.data.synthetic: seed=-3: expected 0 or more"),
+        (
+            ("--config=configs/output_embedding.py", "--sweep_index=-1"),
+            "SweepError: --sweep_index=-1: the sweep has members 0 to 11",
+        ),
         (("--sweep_index=0",), "SweepError: --config={config} has no function sweep()"),
         (
             ("--config=configs/output_embedding.py", "--sweep_index=12"),

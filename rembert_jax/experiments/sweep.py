@@ -174,7 +174,7 @@ def _section_of(config: ConfigDict, name: str) -> ConfigDict:
         if not isinstance(section, ConfigDict) or part not in section:
             where = ".".join(["config", *parts[:depth]])
             known = f"it has {', '.join(sorted(section))}" if isinstance(section, ConfigDict) else "it is a value"
-            raise SweepError(f"{name}: the config has no key {part!r} in {where}; {known}")
+            raise SweepError(f"{name}: the config file has no key {part!r} in {where}; {known}")
         if depth < len(parts) - 1:
             section = typing.cast(Any, section[part])
     return section

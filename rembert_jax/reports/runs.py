@@ -56,8 +56,7 @@ class Run:
 
     def series(self, stage: str) -> dict[str, list[tuple[int, float]]]:
         """Curves of a stage by name: (step, value)."""
-        path = self.stages[stage] / METRICS_FILE
-        return read_metrics(path) if path.is_file() else {}
+        return _series(self.stages[stage])
 
 
 def find_runs(folder: pathlib.Path) -> list[Run]:

@@ -194,39 +194,10 @@ def load_pretrained(step_folder: pathlib.Path, params: Params, drop_top_layers: 
     target = jax.jit(_convert_layers)(params) if convert else params
     wanted = flatten(target)
 
-    def deep(name: str, leaf: Any) -> tuple[int, ...]:  # With the layers that are dropped.
-        extra = drop_top_layers if name.startswith(STACKED_LAYERS) else 0
-        return (leaf.shape[0] + extra, *leaf.shape[1:])
-
-    loaded = {name: leaf for name, leaf in wanted.items() if name in stored and not name.startswith(TASK_HEADS)}
-    wrong = [
-        f"{name}: checkpoint {stored[name]}, this model {deep(name, leaf)}"
-        for name, leaf in loaded.items()
-        if stored[name] != deep(name, leaf)
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{step_folder}: shapes differ; make section `model` equal to the checkpoint's config.json, or, where only the "
-            "number of layers differs, set drop_top_layers\n  " + "\n  ".join(wrong)
-        )
-    fresh = {name: leaf for name, leaf in wanted.items() if name not in loaded}
-    dropped = {name: shape for name, shape in stored.items() if name not in loaded}
-    heads = (f"{OUTPUT_HEAD}/", *TASK_HEADS, "rembert/pooler/")
-    top = _top_layers(stored, drop_top_layers)
-    strange = [name for name in (*fresh, *dropped) if not name.startswith((*heads, *top))]
-    if strange:
-        raise CheckpointError(
-            f"{step_folder}: only one of checkpoint and model has {', '.join(strange[:6])}"
-            f"{' …' if len(strange) > 6 else ''}; make section `model` equal to the checkpoint's config.json"
-        )
-    if head := [name for name in fresh if name.startswith(f"{OUTPUT_HEAD}/")]:
-        raise CheckpointError(
-            f"{step_folder}: has no output head ({head[0]}), so masked-LM training would go on from a random one; if that is "
-            "meant, make a checkpoint with it: python -m rembert_jax.tools.convert --head masked_lm --init cls"
-        )
+    loaded = _loadable(step_folder, stored, wanted, drop_top_layers)
     tree = unflatten(
         {
-            name: jax.ShapeDtypeStruct(deep(name, leaf), leaf.dtype, sharding=leaf.sharding)
+            name: jax.ShapeDtypeStruct(_stored_shape(name, leaf, drop_top_layers), leaf.dtype, sharding=leaf.sharding)
             for name, leaf in loaded.items()
         }
     )
@@ -239,17 +210,52 @@ def load_pretrained(step_folder: pathlib.Path, params: Params, drop_top_layers: 
     if convert:
         places = jax.tree.map(lambda leaf: leaf.sharding, params)
         result = jax.jit(_convert_layers, out_shardings=places)(result)
+    tops = [name for name in loaded if drop_top_layers and name.startswith(STACKED_LAYERS)]
+    dropped = {name: int(np.prod(shape)) for name, shape in stored.items() if name not in loaded}
+    dropped |= {f"{name} (top {drop_top_layers})": drop_top_layers * int(np.prod(stored[name][1:])) for name in tops}
     report = LoadReport(
         loaded={name: int(leaf.size) for name, leaf in loaded.items()},
-        dropped={name: int(np.prod(shape)) for name, shape in dropped.items()}
-        | {
-            f"{name} (top {drop_top_layers})": drop_top_layers * int(np.prod(stored[name][1:]))
-            for name in loaded
-            if drop_top_layers and name.startswith(STACKED_LAYERS)
-        },
-        fresh={name: int(leaf.size) for name, leaf in fresh.items()},
+        dropped=dropped,
+        fresh={name: int(leaf.size) for name, leaf in wanted.items() if name not in loaded},
     )
     return result, report
+
+
+def _stored_shape(name: str, leaf: Any, drop_top_layers: int) -> tuple[int, ...]:
+    """Shape that a checkpoint has where a model has `leaf`: with the layers that are dropped."""
+    return (leaf.shape[0] + drop_top_layers * name.startswith(STACKED_LAYERS), *leaf.shape[1:])
+
+
+def _loadable(
+    step_folder: pathlib.Path, stored: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Any], drop_top_layers: int
+) -> dict[str, Any]:
+    """The parameters of a model that a checkpoint holds, once it is sure that the two fit (`load_pretrained`)."""
+    loaded = {name: leaf for name, leaf in wanted.items() if name in stored and not name.startswith(TASK_HEADS)}
+    shapes = {name: _stored_shape(name, leaf, drop_top_layers) for name, leaf in loaded.items()}
+    wrong = [
+        f"{name}: checkpoint {stored[name]}, this model {shape}"
+        for name, shape in shapes.items()
+        if stored[name] != shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{step_folder}: shapes differ; make section `model` equal to the checkpoint's config.json, or, where only the "
+            "number of layers differs, set drop_top_layers\n  " + "\n  ".join(wrong)
+        )
+    fresh, dropped = ([name for name in side if name not in loaded] for side in (wanted, stored))
+    known = (f"{OUTPUT_HEAD}/", *TASK_HEADS, "rembert/pooler/", *_top_layers(stored, drop_top_layers))
+    strange = [name for name in (*fresh, *dropped) if not name.startswith(known)]
+    if strange:
+        raise CheckpointError(
+            f"{step_folder}: only one of checkpoint and model has {', '.join(strange[:6])}"
+            f"{' …' if len(strange) > 6 else ''}; make section `model` equal to the checkpoint's config.json"
+        )
+    if head := [name for name in fresh if name.startswith(f"{OUTPUT_HEAD}/")]:
+        raise CheckpointError(
+            f"{step_folder}: has no output head ({head[0]}), so masked-LM training would go on from a random one; if that is "
+            "meant, make a checkpoint with it: python -m rembert_jax.tools.convert --head masked_lm --init cls"
+        )
+    return loaded
 
 
 STACKED_LAYERS = "rembert/encoder/layer/"

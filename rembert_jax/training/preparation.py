@@ -20,6 +20,7 @@ from rembert_jax.data import mixture, pipeline, tokenized
 from rembert_jax.data.pipeline import DataConfig
 from rembert_jax.errors import RemBertError
 from rembert_jax.reports import report
+from rembert_jax.reports.runs import CONFIG_FILE, RESULTS_FILE
 from rembert_jax.tasks.datasets import check_examples
 from rembert_jax.tokenization import RemBertTokenizer, train_vocabulary
 from rembert_jax.tokenization.base import VOCABULARY_FILE
@@ -31,8 +32,6 @@ from rembert_jax.training.writers import write_file
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.json"
-RESULTS_FILE = "results.json"
 RECIPE_FILE = "vocabulary.json"
 """How the vocabulary beside it was made."""
 

@@ -23,12 +23,11 @@ from rembert_jax import schema, sharding, tree
 from rembert_jax.config import RemBertConfig
 from rembert_jax.data import pipeline, tokenized
 from rembert_jax.reports import plots, report
-from rembert_jax.reports.runs import EXPERIMENT_FILE
+from rembert_jax.reports.runs import CONFIG_FILE, EXPERIMENT_FILE, RESULTS_FILE
 from rembert_jax.tokenization import RemBertTokenizer
 from rembert_jax.training import checkpoint, evaluators, jobs, preparation, settings, timing, train_state
 from rembert_jax.training.metrics import means
 from rembert_jax.training.optimizer import frozen, learning_rate_schedule, make_optimizer
-from rembert_jax.training.preparation import CONFIG_FILE, RESULTS_FILE
 from rembert_jax.training.settings import ExperimentConfig, TrainingError
 from rembert_jax.training.train_state import TrainState
 from rembert_jax.training.train_step import Sums, make_train_step, with_frozen

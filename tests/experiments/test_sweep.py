@@ -76,11 +76,11 @@ def test_a_section_can_be_set_as_a_whole(config_file):
     [
         (
             {"optimizer.lr": 1},
-            r"optimizer\.lr: the config has no key 'lr' in config\.optimizer; it has factors, freeze",
+            r"optimizer\.lr: the config file has no key 'lr' in config\.optimizer; it has factors, freeze",
         ),
         (
             {"optimiser.lr": 1},
-            r"optimiser\.lr: the config has no key 'optimiser' in config; it has optimizer, training",
+            r"optimiser\.lr: the config file has no key 'optimiser' in config; it has optimizer, training",
         ),
         ({"optimizer.learning_rate.x": 1}, r"no key 'x' in config\.optimizer\.learning_rate; it is a value"),
         ({"optimizer.learning_rate": "fast"}, r"optimizer\.learning_rate: found 'fast' \(str\), expected float"),

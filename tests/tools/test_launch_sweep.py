@@ -138,7 +138,7 @@ def refused(*arguments):
         ("[]", "yields nothing"),
         ("sweeps.seeds(2) * 2", "members 0 and 2 of sweep() are equal: seed=0"),
         ('[{"seed": 0}, {"optimizer.learning_rat": 1}]',
-         "member 1 (learning_rat=1): optimizer.learning_rat: the config has no key 'learning_rat' in config.optimizer"),
+         "member 1 (learning_rat=1): optimizer.learning_rat: the config file has no key 'learning_rat' in config.optimizer"),
         ('[{"seed": 0}, {"training.steps": "many"}]', "member 1 (steps=many): training.steps: found 'many' (str), expected"),
         ('[{"seed": 0}, {"optimizer.learning_rate": -1.0}]', "member 1 (learning_rate=-1.0): config.optimizer: learning_ra"),
     ],
@@ -152,7 +152,7 @@ def test_all_members_are_checked_before_the_first_one_starts(tmp_path, members, 
 def test_flags_that_fit_no_member_are_refused(tmp_path):
     config = write_config(tmp_path)
     options = (f"--config={config}", f"--workdir={tmp_path / 'run'}")
-    assert "member 0 (output_embedding_size=8, seed=3): optimizer.lr: the config has no key" in refused(
+    assert "member 0 (output_embedding_size=8, seed=3): optimizer.lr: the config file has no key" in refused(
         *options, "--config.optimizer.lr=1"
     )
     assert "--steps=3: expected --config.KEY=value" in refused(*options, "--steps=3")
