@@ -75,7 +75,7 @@ def _brief(message: str) -> str:
 def _unknown_key(argv: list[str]) -> str:
     """Names the first override of a key that the config file does not have, and the keys that it has there."""
     try:
-        config = flags.FLAGS["config"].parser.parse(_flag(argv, "config"))
+        config: Any = flags.FLAGS["config"].parser.parse(_flag(argv, "config"))
     except Exception:  # It is not the override that is wrong.
         return ""
     for name in re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), re.MULTILINE):
