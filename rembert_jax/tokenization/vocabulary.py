@@ -86,8 +86,9 @@ def train_vocabulary(
 ) -> None:
     """Trains a unigram vocabulary with RemBERT's special pieces and writes it to `path`.
 
-    Ids: [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, then learnt pieces. Text is normalised by NFKC (SentencePiece's
-    `nmt_nfkc`). The file appears complete or not at all.
+    Ids: [PAD] 0, [CLS] 1, [UNK] 2, [SEP] 3, [MASK] 4, then learnt pieces; 2 is where transformers 5 looks for the unknown
+    piece, whatever a file says. Text is normalised by NFKC (SentencePiece's `nmt_nfkc`). The file appears complete or not at
+    all.
 
     Raises:
       VocabularyError: if the text has too few or too many distinct pieces for `vocab_size`, or a setting makes no sense.
@@ -108,10 +109,10 @@ def train_vocabulary(
             minloglevel=2,
             pad_id=0,
             pad_piece=SPECIAL_PIECES["pad"],
-            unk_id=1,
-            unk_piece=SPECIAL_PIECES["unk"],
-            bos_id=2,
+            bos_id=1,
             bos_piece=SPECIAL_PIECES["cls"],
+            unk_id=2,
+            unk_piece=SPECIAL_PIECES["unk"],
             eos_id=3,
             eos_piece=SPECIAL_PIECES["sep"],
             control_symbols=[SPECIAL_PIECES["mask"]],

@@ -32,8 +32,8 @@ def _raw_model(path, texts=TEXTS, vocab_size=220, **options):
 
 def test_special_pieces_come_first_in_their_order(tmp_path):
     tokenizer = RemBertTokenizer(_train(TEXTS, tmp_path / "v.model"))
-    assert [tokenizer.pieces.id_to_piece(i) for i in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    ids = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id)
+    assert [tokenizer.pieces.id_to_piece(i) for i in range(5)] == ["[PAD]", "[CLS]", "[UNK]", "[SEP]", "[MASK]"]
+    ids = (tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.unk_token_id, tokenizer.sep_token_id)
     assert (*ids, tokenizer.mask_token_id) == (0, 1, 2, 3, 4)
     assert tokenizer.vocab_size == 220
 

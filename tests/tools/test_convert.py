@@ -108,14 +108,14 @@ def test_special_pieces_of_a_folder_reach_the_run(tiny_config, random_params, tm
     path = source / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token": "[UNK]"}))
     (source / "special_tokens_map.json").unlink()
-    assert RemBertTokenizer.from_pretrained(source).pad_token_id == 1
+    assert RemBertTokenizer.from_pretrained(source).pad_token_id == 2
     run("--from", "hf", "--to", "jax", "--input", source, "--output", tmp_path / "jax", "--init", "cls", "--head",
         "masked_lm")  # fmt: skip
-    assert RemBertTokenizer.from_pretrained(tmp_path / "jax").pad_token_id == 1
+    assert RemBertTokenizer.from_pretrained(tmp_path / "jax").pad_token_id == 2
     changes = {"init_from": str(tmp_path / "jax"), **ONE_STEP, "tokenizer": {}, "model": {}}
     trainer.run(with_changes(TINY_PRETRAINING, changes), tmp_path / "run")
-    assert RemBertTokenizer.from_pretrained(tmp_path / "run").pad_token_id == 1
-    assert checkpoint.read_manifest(checkpoint.find(tmp_path / "run"))["model"]["pad_token_id"] == 1
+    assert RemBertTokenizer.from_pretrained(tmp_path / "run").pad_token_id == 2
+    assert checkpoint.read_manifest(checkpoint.find(tmp_path / "run"))["model"]["pad_token_id"] == 2
 
 
 def test_a_run_is_not_overwritten(folder, tmp_path):
