@@ -9,17 +9,36 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
-from collections.abc import Mapping
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from rembert_jax import schema
+from rembert_jax import hub, schema
 from rembert_jax.errors import RemBertError
+from rembert_jax.hub import ModelFolderError
 
-# "gelu" is the exact erf form; the other two names are the tanh approximation that google-research/bert used.
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+MODEL_TYPE = "rembert"
+# "gelu" is the exact erf form; the other three of its kind are the tanh approximation that google-research/bert used.
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu", "silu", "tanh")
+ACTIVATION_ALIASES = {"swish": "silu", "gelu_python": "gelu"}
+# Keys of a config.json of transformers that do not change what the model computes, and those that must have this value
+# for the model to be the one we compute.
+HARMLESS_KEYS = frozenset(
+    "_name_or_path architectures attn_implementation chunk_size_feed_forward cls_token_id dtype finetuning_task "
+    "gradient_checkpointing id2label is_encoder_decoder label2id model_type name_or_path num_labels output_attentions "
+    "output_hidden_states problem_type return_dict sep_token_id tokenizer_class torch_dtype torchscript "
+    "transformers_version use_bfloat16 use_cache".split()
+)
+FIXED_KEYS = {"pruned_heads": {}, "position_embedding_type": "absolute", "embedding_dropout_prob": 0}
+REFUSED_KEYS = ("quantization_config", "auto_map")
 MAX_LAYERS = 1000
 """As deep as Transformers have been trained (DeepNet, https://arxiv.org/abs/2203.00555)."""
 
@@ -70,7 +89,9 @@ class RemBertConfig:
       type_vocab_size: number of token types (segments A and B).
       initializer_range: standard deviation of the truncated normal initialiser.
       layer_norm_eps: epsilon of every layer norm.
-      pad_token_id, bos_token_id, eos_token_id: ids of padding, [CLS] and [SEP].
+      pad_token_id: padding, whose row of the input table is not trained; None for none.
+      bos_token_id, eos_token_id: [CLS] and [SEP]. No model computes with them; `generate` ends at the latter, of which
+        there may be several or None, and only it refuses ids that the vocabulary lacks.
       is_decoder: causal self-attention.
       add_cross_attention: a cross-attention sub-layer in each block of a decoder.
       tie_word_embeddings: the coupled baseline of the paper, where one table serves as input and as output.
@@ -94,14 +115,17 @@ class RemBertConfig:
     type_vocab_size: int = 2
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
-    pad_token_id: int = 0
-    bos_token_id: int = 312
-    eos_token_id: int = 313
+    pad_token_id: int | None = 0
+    bos_token_id: int | tuple[int, ...] | None = 312
+    eos_token_id: int | tuple[int, ...] | None = 313
     is_decoder: bool = False
     add_cross_attention: bool = False
     tie_word_embeddings: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("bos_token_id", "eos_token_id"):
+            if isinstance(getattr(self, name), list):  # A config must have a hash.
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in (
             "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "input_embedding_size",
             "output_embedding_size", "intermediate_size", "max_position_embeddings", "type_vocab_size",
@@ -117,13 +141,11 @@ class RemBertConfig:
             )
         if self.hidden_act not in ACTIVATIONS:
             raise RemBertError(f"hidden_act={self.hidden_act!r}: expected one of {', '.join(ACTIVATIONS)}")
-        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
-            token = getattr(self, name)
-            if not 0 <= token < self.vocab_size:
-                raise RemBertError(
-                    f"{name}={token} is outside the vocabulary of {self.vocab_size}; "
-                    "take the special ids from the tokenizer of this vocabulary"
-                )
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise RemBertError(
+                f"pad_token_id={self.pad_token_id} is outside the vocabulary of {self.vocab_size}; "
+                "take the special ids from the tokenizer of this vocabulary, or None for none"
+            )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise RemBertError(f"{name}={getattr(self, name)}: expected a probability in [0, 1)")
@@ -153,9 +175,9 @@ class RemBertConfig:
         if size not in SIZES:
             raise RemBertError(f"unknown model size {size!r}: expected one of {', '.join(SIZES)}")
         values = {**SIZES[size], **changes}
-        small = values.get("vocab_size", cls.vocab_size) <= cls.eos_token_id
-        if small:  # The released special ids do not exist in a small vocabulary.
-            values = {"bos_token_id": 1, "eos_token_id": 2, **values}
+        small = values.get("vocab_size", cls.vocab_size) <= 313
+        if small:  # The released special ids do not exist in a small vocabulary; those of `train_vocabulary` do.
+            values = {"bos_token_id": 1, "eos_token_id": 3, **values}
         return cls(**values)
 
     @classmethod
@@ -175,6 +197,80 @@ class RemBertConfig:
     def to_json(self) -> str:
         """All fields as indented JSON."""
         return schema.to_json(self)
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str], *, revision: str | None = None, **changes: Any) -> Self:
+        """The configuration in a folder of transformers, or in a repository of the hub.
+
+        Args:
+          path: such as "DIR" or "google/rembert".
+          revision: branch, tag or commit of a repository.
+          **changes: fields that get other values than the file's.
+
+        Raises:
+          ModelFolderError: see `from_huggingface`.
+        """
+        file = hub.find_folder(path, (CONFIG_FILE,), revision=revision) / CONFIG_FILE
+        return cls.from_huggingface(hub.read_json(file), str(file), **changes)
+
+    @classmethod
+    def from_huggingface(cls, values: Mapping[str, Any], where: str, **changes: Any) -> Self:
+        """The configuration in a `config.json` of transformers, key by key; unknown keys are logged and left out.
+
+        Args:
+          values: its content.
+          where: what the file is called in messages.
+          **changes: fields that get other values; a value of the file that is not used is not checked.
+
+        Raises:
+          ModelFolderError: if it is of another architecture, a value has the wrong type, or asks for what RemBERT lacks.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        _check_kind(values, where)
+        if unknown := sorted(set(values) - known - HARMLESS_KEYS - set(FIXED_KEYS) - {*REFUSED_KEYS, "embedding_size"}):
+            logger.warning("%s: unknown keys without effect: %s", where, ", ".join(unknown))
+        found = {name: value for name, value in values.items() if name in known}
+        # The name of the first files.
+        found.setdefault("input_embedding_size", values.get("embedding_size", cls.input_embedding_size))
+        if values.get("embedding_size", found["input_embedding_size"]) != found["input_embedding_size"]:
+            raise ModelFolderError(
+                f"{where}: embedding_size={values['embedding_size']} contradicts "
+                f"input_embedding_size={found['input_embedding_size']}; remove the former, which is its old name"
+            )
+        found |= changes
+        activation = found.get("hidden_act", cls.hidden_act)
+        found["hidden_act"] = (
+            ACTIVATION_ALIASES.get(activation, activation) if isinstance(activation, str) else activation
+        )
+        sizes = found["input_embedding_size"], found.get("output_embedding_size", cls.output_embedding_size)
+        if found.get("tie_word_embeddings") is True and "tie_word_embeddings" not in changes and sizes[0] != sizes[1]:
+            logger.warning(
+                "%s: tie_word_embeddings=true, but the tables have the widths %s and %s; they are not tied, as in transformers",
+                where,
+                *sizes,
+            )
+            found["tie_word_embeddings"] = False
+        try:
+            config = schema.from_mapping(cls, found, where)
+        except schema.SchemaError as error:
+            raise ModelFolderError(f"{error}; correct {'it' if changes else 'the file'}") from error
+        for name in ("bos_token_id", "eos_token_id"):
+            if strange := [i for i in ids_of(getattr(config, name)) if not 0 <= i < config.vocab_size]:
+                logger.warning(
+                    "%s: %s=%s is outside the vocabulary of %s; no model needs it, generate() refuses it as an end token",
+                    where,
+                    name,
+                    strange[0],
+                    config.vocab_size,
+                )
+        return config
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes a `config.json` alone, which transformers' `RemBertConfig.from_pretrained` reads."""
+        target = pathlib.Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"model_type": MODEL_TYPE, **self.to_dict()}, indent=2)
+        (target / CONFIG_FILE).write_text(f"{text}\n", encoding="utf-8")
 
     def check_ids(self, batch: Mapping[str, np.ndarray]) -> None:
         """Refuses ids without a row in their table; on a device such a lookup gives NaN, or another row.
@@ -224,6 +320,25 @@ class RemBertConfig:
         counts["fine_tuning"] = body + counts["pooler"]
         counts["pre_training"] = body + counts["output_head"]
         return counts
+
+
+def ids_of(value: int | Sequence[int] | None) -> tuple[int, ...]:
+    """A special id as a tuple: of one, of several, or of none."""
+    return () if value is None else (value,) if isinstance(value, int) else tuple(value)
+
+
+def _check_kind(values: Mapping[str, Any], where: str) -> None:
+    model_type = values.get("model_type")
+    if model_type not in (None, MODEL_TYPE) or (model_type is None and not values.get("architectures")):
+        raise ModelFolderError(
+            f"{where}: model_type={model_type!r}, expected {MODEL_TYPE!r}; this folder holds another kind of model"
+        )
+    for key, expected in FIXED_KEYS.items():
+        if values.get(key, expected) not in (expected, None):
+            raise ModelFolderError(f"{where}: {key}={values[key]!r}; only {expected!r} is implemented")
+    for key in REFUSED_KEYS:
+        if values.get(key):
+            raise ModelFolderError(f"{where}: {key} asks for quantised weights or foreign code; take the plain model")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -74,7 +74,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _convert(next(arg for arg in args if arg is not type(None)), value, where)
+        return _convert_to_one([arg for arg in args if arg is not type(None)], value, where)
     if origin is typing.Literal:
         if value not in args:
             raise SchemaError(f"{where}: found {value!r}, expected one of {', '.join(map(repr, args))}")
@@ -88,6 +88,19 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise SchemaError(f"{where}: found {value!r}, expected a section of keys and values")
         return {key: _convert(args[1], item, f"{where}.{key}") for key, item in value.items()} if args else dict(value)
     return _convert_scalar(hint, value, where)
+
+
+def _convert_to_one(hints: list[Any], value: Any, where: str) -> Any:
+    """To the first type of a union that the value fits."""
+    reasons = []
+    for hint in hints:
+        try:
+            return _convert(hint, value, where)
+        except SchemaError as error:
+            reasons.append(error)
+    if len(reasons) == 1:
+        raise reasons[0]
+    raise SchemaError(f"{where}: found {value!r}, which is none of {', '.join(map(str, hints))}")
 
 
 def _convert_scalar(hint: type, value: Any, where: str) -> Any:

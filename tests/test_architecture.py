@@ -15,13 +15,14 @@ PACKAGE = ROOT / "rembert_jax"
 ALLOWED = {
     "errors": set(),
     "schema": {"errors"},
-    "config": {"errors", "schema"},
+    "hub": {"errors"},
+    "config": {"errors", "hub", "schema"},
     "losses": {"errors"},
     "sharding": {"errors"},
     "tree": set(),
-    "interop": {"config", "errors", "schema", "tree"},
+    "interop": {"config", "errors", "hub", "schema", "tree"},
     "modeling": {"config", "errors", "interop", "sharding", "tree"},
-    "tokenization": {"errors", "interop"},
+    "tokenization": {"errors", "hub"},
     "data": {"errors", "tokenization"},
     "tasks": {"data", "errors", "tokenization"},
     "reports": {"errors"},
@@ -35,7 +36,7 @@ OUTER = {"analysis", "tools"}
 ALLOWED |= {part: INNER | OUTER | {"training", "experiments"} for part in OUTER}
 
 # Parts that run in data workers or without an accelerator, and what they must not pull in.
-WITHOUT_JAX = ("errors", "schema", "config", "tokenization", "data", "tasks", "xtreme")
+WITHOUT_JAX = ("errors", "schema", "hub", "config", "tokenization", "data", "tasks", "xtreme")
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 FRAMEWORKS = {"tensorflow", "torch", "transformers", "jax.experimental.jax2tf"}  # The last one imports TensorFlow.
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from rembert_jax.config import SIZES, RemBertConfig
+from rembert_jax.hub import ModelFolderError
 from rembert_jax.modeling.models import RemBertForMaskedLM, RemBertModel
 from rembert_jax.schema import SchemaError
 
@@ -75,10 +76,15 @@ def test_closed_form_counts_equal_those_of_the_modules(config):
             )
         ],
         ({"num_attention_heads": 7}, "hidden_size=1152 is not divisible by num_attention_heads=7"),
-        ({"hidden_act": "swish"}, "hidden_act='swish': expected one of gelu, gelu_new, gelu_pytorch_tanh, relu, silu"),
+        (
+            {"hidden_act": "swish"},
+            "hidden_act='swish': expected one of gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu",
+        ),
         ({"pad_token_id": -1}, "pad_token_id=-1 is outside the vocabulary of 250300"),
-        ({"bos_token_id": 250_300}, "bos_token_id=250300 is outside the vocabulary of 250300"),
-        ({"vocab_size": 313}, "eos_token_id=313 is outside the vocabulary of 313"),
+        (
+            {"vocab_size": 313, "pad_token_id": 313},
+            "pad_token_id=313 is outside the vocabulary of 313.*or None for none",
+        ),
         ({"hidden_dropout_prob": 1.0}, r"hidden_dropout_prob=1\.0: expected a probability in \[0, 1\)"),
         ({"attention_probs_dropout_prob": -0.1}, r"attention_probs_dropout_prob=-0\.1: expected a probability"),
         ({"classifier_dropout_prob": 2.0}, r"classifier_dropout_prob=2\.0: expected a probability"),
@@ -98,6 +104,27 @@ def test_json_round_trip_keeps_every_field():
     config = RemBertConfig.named("tiny", hidden_act="silu", layer_norm_eps=1e-5, is_decoder=True)
     assert RemBertConfig.from_json(config.to_json()) == config
     assert set(json.loads(config.to_json())) == {field.name for field in dataclasses.fields(RemBertConfig)}
+
+
+def test_special_ids_that_no_model_computes_with_are_taken_as_they_are():
+    config = RemBertConfig(vocab_size=10, bos_token_id=None, eos_token_id=[2, 313], pad_token_id=None)
+    assert config.eos_token_id == (2, 313) and hash(config) == hash(dataclasses.replace(config))
+    assert RemBertConfig.from_json(config.to_json()) == config
+    with pytest.raises(
+        SchemaError, match=r"eos_token_id: found '\[SEP\]', which is none of <class 'int'>, tuple\[int, ...\]"
+    ):
+        RemBertConfig.from_dict({"eos_token_id": "[SEP]"})
+
+
+def test_a_config_alone_is_written_and_read(tmp_path):
+    config = RemBertConfig.named("tiny", hidden_act="silu", eos_token_id=(3, 4))
+    config.save_pretrained(tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["model_type"] == "rembert"
+    assert RemBertConfig.from_pretrained(tmp_path / "new") == config
+    changed = RemBertConfig.from_pretrained(tmp_path / "new", num_hidden_layers=1, hidden_act="swish")
+    assert changed == dataclasses.replace(config, num_hidden_layers=1)
+    with pytest.raises(ModelFolderError, match="no such folder, and no repository name"):
+        RemBertConfig.from_pretrained(tmp_path / "other")
 
 
 def test_missing_keys_take_the_released_values():

@@ -11,46 +11,30 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import huggingface_hub
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from rembert_jax import schema
-from rembert_jax.config import RemBertConfig
-from rembert_jax.errors import RemBertError
+from rembert_jax import hub
+from rembert_jax.config import CONFIG_FILE, MODEL_TYPE, RemBertConfig
+from rembert_jax.hub import ModelFolderError
 from rembert_jax.interop import names
 from rembert_jax.interop.conversion import Source, expand, is_buffer
 from rembert_jax.interop.pickled import PickledArrays
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PICKLE_FILE = "pytorch_model.bin"
-MODEL_TYPE = "rembert"
 MODEL_FILES = ("*.json", "*.safetensors", "sentencepiece.model")
 PICKLE_FILES = ("pytorch_model*.bin",)
 SHARD_BYTES = 5_000_000_000
 """Weights beyond this size are split over several files; the pre-training model (3.97 GB) is one."""
 
-# Keys of config.json that do not change what the model computes.
-HARMLESS_KEYS = frozenset(
-    "_name_or_path attn_implementation chunk_size_feed_forward cls_token_id dtype finetuning_task gradient_checkpointing "
-    "is_encoder_decoder label2id name_or_path num_labels output_attentions output_hidden_states return_dict sep_token_id "
-    "tokenizer_class torch_dtype torchscript transformers_version use_bfloat16 use_cache".split()
-)
 # Of arrays that can be parameters; others are of quantised weights, whose scales we do not know.
 WEIGHT_DTYPES = ("F64", "F32", "F16", "BF16")
-# Keys that older files carry under another name, or that must have this value for the model to be the one we compute.
-FIXED_KEYS = {"pruned_heads": {}, "position_embedding_type": "absolute", "embedding_dropout_prob": 0}
 WEIGHTS_NAME = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
-ACTIVATION_ALIASES = {"swish": "silu", "gelu_python": "gelu"}
 ARCHITECTURE = re.compile(r"(TF)?(RemBert(Model|For[A-Za-z]+))")
-
-
-class ModelFolderError(RemBertError):
-    """A folder of transformers cannot be read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,99 +54,23 @@ class ModelCard:
     problem_type: str | None = None
 
 
-def find_folder(
-    path_or_id: str | os.PathLike[str], files: Sequence[str], *, revision: str | None = None
-) -> pathlib.Path:
-    """A local folder, or the downloaded copy of a repository of the hub.
-
-    Args:
-      path_or_id: a folder, or a repository such as "google/rembert".
-      files: patterns of what to download.
-      revision: branch, tag or commit of the repository.
-
-    Raises:
-      ModelFolderError: if it is neither, or the hub cannot be reached.
-    """
-    path = pathlib.Path(path_or_id)
-    if path.is_dir():
-        return path
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path_or_id)) or path.is_absolute() or str(path_or_id).startswith("."):
-        raise ModelFolderError(f"{path_or_id}: no such folder, and no repository name such as google/rembert")
-    try:
-        return pathlib.Path(
-            huggingface_hub.snapshot_download(str(path_or_id), revision=revision, allow_patterns=list(files))
-        )
-    except Exception as error:  # Its errors have no common base: network, missing repository, no permission, full disk.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelFolderError(
-            f"{path_or_id}: no folder of this name, and the hub did not give a repository of this name ({reason}); "
-            "check the name and the connection, or download the files elsewhere and give their folder"
-        ) from error
-
-
 def find_model(
     path_or_id: str | os.PathLike[str], *, revision: str | None = None, allow_pickle: bool = False
 ) -> pathlib.Path:
-    """`find_folder` for all files of a model, pickled weights only where they are allowed."""
-    return find_folder(path_or_id, (*MODEL_FILES, *(PICKLE_FILES if allow_pickle else ())), revision=revision)
+    """`hub.find_folder` for all files of a model, pickled weights only where they are allowed."""
+    return hub.find_folder(path_or_id, (*MODEL_FILES, *(PICKLE_FILES if allow_pickle else ())), revision=revision)
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-      ModelFolderError: if the file is missing or is no JSON object in UTF-8.
-    """
-    if not path.is_file():
-        raise ModelFolderError(f"{path}: no such file; expected a model folder of transformers with {path.name}")
-    try:
-        values = json.loads(path.read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ModelFolderError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    except (ValueError, RecursionError) as error:  # Also for a number of thousands of digits.
-        raise ModelFolderError(f"{path}: not JSON ({error}); download or write it again") from error
-    if not isinstance(values, dict):
-        raise ModelFolderError(f"{path}: found {type(values).__name__}, expected an object of keys and values")
-    return values
-
-
-def read_config(folder: pathlib.Path) -> ModelCard:
-    """Reads `config.json`, key by key; unknown keys are logged and left out.
+def read_config(folder: pathlib.Path, **changes: Any) -> ModelCard:
+    """Reads `config.json`; `changes` are fields of the config, which go before those of the file.
 
     Raises:
       ModelFolderError: if it is of another architecture, a value has the wrong type, or asks for what RemBERT lacks.
     """
     path = folder / CONFIG_FILE
-    values = read_json(path)
+    values = hub.read_json(path)
+    config = RemBertConfig.from_huggingface(values, str(path), **changes)
     architecture = _architecture(path, values)
-    for key, expected in FIXED_KEYS.items():
-        if values.get(key, expected) not in (expected, None):
-            raise ModelFolderError(f"{path}: {key}={values[key]!r}; only {expected!r} is implemented")
-    for key in ("quantization_config", "auto_map"):
-        if values.get(key):
-            raise ModelFolderError(f"{path}: {key} asks for quantised weights or foreign code; take the plain model")
-    # `embedding_size` is the name of `input_embedding_size` in the first files.
-    if "embedding_size" in values and "input_embedding_size" not in values:
-        values["input_embedding_size"] = values["embedding_size"]
-    elif values.get("embedding_size", values.get("input_embedding_size")) != values.get("input_embedding_size"):
-        raise ModelFolderError(
-            f"{path}: embedding_size={values['embedding_size']} contradicts "
-            f"input_embedding_size={values['input_embedding_size']}; remove the former, which is its old name"
-        )
-    values["hidden_act"] = ACTIVATION_ALIASES.get(
-        str(values.get("hidden_act", "gelu")), values.get("hidden_act", "gelu")
-    )
-    fields = {field.name for field in dataclasses.fields(RemBertConfig)}
-    read = {"architectures", "model_type", "id2label", "problem_type", "embedding_size"}
-    unknown = sorted(
-        set(values) - fields - HARMLESS_KEYS - set(FIXED_KEYS) - read - {"quantization_config", "auto_map"}
-    )
-    if unknown:
-        logger.warning("%s: unknown keys without effect: %s", path, ", ".join(unknown))
-    try:
-        config = schema.from_mapping(RemBertConfig, {k: v for k, v in values.items() if k in fields}, str(path))
-    except schema.SchemaError as error:
-        raise ModelFolderError(f"{error}; correct the file") from error
     problem_type = values.get("problem_type")
     if not (problem_type is None or isinstance(problem_type, str)):
         raise ModelFolderError(f"{path}: problem_type={problem_type!r}, expected a text; correct the file")
@@ -170,14 +78,13 @@ def read_config(folder: pathlib.Path) -> ModelCard:
 
 
 def _architecture(path: pathlib.Path, values: Mapping[str, Any]) -> str | None:
-    model_type, found = values.get("model_type"), values.get("architectures") or []
+    found = values.get("architectures") or []
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
         raise ModelFolderError(f"{path}: architectures={found!r}, expected a list of names; correct the file")
     matched = [ARCHITECTURE.fullmatch(name) for name in found]
-    if model_type not in (None, MODEL_TYPE) or (model_type is None and not found) or not all(matched):
+    if not all(matched):
         raise ModelFolderError(
-            f"{path}: model_type={model_type!r}, architectures={found}: expected {MODEL_TYPE!r} and names such as "
-            "RemBertModel; this folder holds another kind of model"
+            f"{path}: architectures={found}: expected names such as RemBertModel; this folder holds another kind of model"
         )
     return matched[0].group(2) if matched and matched[0] else None
 
@@ -280,7 +187,7 @@ def _pickles(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _shards(index: pathlib.Path) -> dict[pathlib.Path, list[str]]:
-    weight_map = read_json(index).get("weight_map")
+    weight_map = hub.read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelFolderError(f"{index}: weight_map is missing or empty; get the file again")
     files: dict[pathlib.Path, list[str]] = {}

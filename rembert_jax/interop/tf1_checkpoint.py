@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -77,7 +76,6 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]], path: str) -> RemBertCon
     layers = {found.group(1) for name in shapes if (found := re.match(r"bert/encoder/layer_(\d+)/", name))}
     table = names.parameter("cls/decoder/embedding").tensorflow
     output_widths = [size[-1] for name, size in shapes.items() if re.fullmatch(table, name)]
-    special: dict[str, Any] = {} if vocab_size > RemBertConfig.eos_token_id else {"bos_token_id": 1, "eos_token_id": 2}
     return RemBertConfig(
         vocab_size=vocab_size,
         hidden_size=hidden,
@@ -88,5 +86,4 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]], path: str) -> RemBertCon
         intermediate_size=intermediate,
         max_position_embeddings=shape("rembert/embeddings/position_embeddings/embedding")[0],
         type_vocab_size=shape("rembert/embeddings/token_type_embeddings/embedding")[0],
-        **special,
     )

@@ -35,8 +35,9 @@ class RemBertEmbeddings(nn.Module):
             inputs_embeds = words(input_ids)
             # As in PyTorch, whose table has a padding index: the row of padding is never trained. It matters where padding
             # takes part in a loss, as in the softmax over positions of question answering.
-            is_padding = (input_ids == c.pad_token_id)[:, :, None]
-            inputs_embeds = jnp.where(is_padding, jax.lax.stop_gradient(inputs_embeds), inputs_embeds)
+            if c.pad_token_id is not None:
+                is_padding = (input_ids == c.pad_token_id)[:, :, None]
+                inputs_embeds = jnp.where(is_padding, jax.lax.stop_gradient(inputs_embeds), inputs_embeds)
         elif self.is_initializing():  # The table exists whether or not the first call looks words up.
             words(jnp.zeros((1, 1), jnp.int32))
         positions = Embed(c.max_position_embeddings, width, c, (None, "embed"), name="position_embeddings")(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from flax import struct
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
+from rembert_jax.config import ids_of
 from rembert_jax.errors import RemBertError
 from rembert_jax.modeling.cache import KeyValueCache
 
@@ -74,7 +76,7 @@ def generate(
     top_k: int = 0,
     top_p: float = 1.0,
     rng: jax.Array | None = None,
-    eos_token_id: int | None = None,
+    eos_token_id: int | Sequence[int] | None = None,
     pad_token_id: int | None = None,
     use_cache: bool = True,
     encoder_hidden_states: Float[Array, "B S H"] | None = None,
@@ -93,8 +95,10 @@ def generate(
       max_new_tokens: tokens to add at most.
       do_sample, temperature, top_k, top_p: see `Sampling`.
       rng: key for sampling; required with `do_sample`.
-      eos_token_id: token after which a row is finished; `config.eos_token_id` by default, -1 for none.
-      pad_token_id: what stands behind the end token; `config.pad_token_id` by default.
+      eos_token_id: token after which a row is finished, or several, each of which ends any row; `config.eos_token_id` by
+        default, -1 or [] for none.
+      pad_token_id: what stands behind the end token; `config.pad_token_id` by default, and where that is None the first end
+        token.
       use_cache: keep keys and values; False computes the whole sequence anew for each token.
       encoder_hidden_states, encoder_attention_mask: for cross-attention.
 
@@ -102,7 +106,8 @@ def generate(
       [B, L + max_new_tokens]: the prompts and their continuations.
 
     Raises:
-      RemBertError: if the sequence would exceed `max_position_embeddings`, or an option makes no sense.
+      RemBertError: if the sequence would exceed `max_position_embeddings`, an option makes no sense, or a special id that is
+        needed is outside the vocabulary.
     """
     c = model.config
     input_ids = jnp.asarray(input_ids)
@@ -114,6 +119,7 @@ def generate(
         raise RemBertError(
             f"attention_mask of shape {attention_mask.shape}, expected that of input_ids, {input_ids.shape}"
         )
+    ends, pad = _special_ids(c, eos_token_id, pad_token_id)
     sampling = Sampling(jnp.float32(temperature), do_sample=do_sample, top_k=top_k, top_p=top_p)
     return _generate(
         model,
@@ -124,11 +130,28 @@ def generate(
         attention_mask,
         sampling,
         jax.random.key(0) if rng is None else rng,
-        jnp.int32(c.eos_token_id if eos_token_id is None else eos_token_id),
-        jnp.int32(c.pad_token_id if pad_token_id is None else pad_token_id),
+        jnp.array(ends, jnp.int32),
+        jnp.int32(pad),
         encoder_hidden_states,
         encoder_attention_mask,
     )
+
+
+def _special_ids(config: Any, eos: int | Sequence[int] | None, pad: int | None) -> tuple[tuple[int, ...], int]:
+    """The end tokens, and what stands behind them."""
+    if isinstance(eos, np.integer):
+        eos = int(eos)
+    ends = ids_of(config.eos_token_id if eos is None else eos)
+    ends = () if ends == (-1,) else ends
+    pad = config.pad_token_id if pad is None else pad
+    pad = (ends or (0,))[0] if pad is None else pad  # Without an end nothing stands behind it.
+    for name, ids in (("eos_token_id", ends), ("pad_token_id", (pad,))):
+        if strange := [i for i in ids if not 0 <= i < config.vocab_size]:
+            none = ", or -1 for no end" if name == "eos_token_id" else ""
+            raise RemBertError(
+                f"{name}={strange[0]} is outside the vocabulary of {config.vocab_size}; give generate another{none}"
+            )
+    return ends, pad
 
 
 def _check_options(
@@ -164,7 +187,7 @@ def _generate(
     prompt_mask: jax.Array,
     sampling: Sampling,
     rng: jax.Array,
-    eos: jax.Array,
+    ends: jax.Array,
     pad: jax.Array,
     memory: jax.Array | None,
     memory_mask: jax.Array | None,
@@ -193,7 +216,7 @@ def _generate(
         return state.replace(
             tokens=jax.lax.dynamic_update_slice(state.tokens, token[:, None], (0, column)),
             valid=jax.lax.dynamic_update_slice(state.valid, ~state.finished[:, None], (0, column)),
-            finished=state.finished | (token == eos),
+            finished=state.finished | jnp.isin(token, ends),
             count=state.count + 1,
         )
 

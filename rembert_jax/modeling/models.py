@@ -7,6 +7,7 @@ C labels or choices. All models share the call arguments of `RemBertModel`, and 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -31,6 +32,9 @@ from rembert_jax.modeling.pretrained import PreTrained
 class ModelOutput(struct.PyTreeNode):
     """What a model returns; fields it does not compute are None.
 
+    Also read by name, `output["logits"]`, and by place among what was computed, `output[0]`: there the results of a head come
+    first, as in transformers, and the hidden states that it was computed from last.
+
     Attributes:
       last_hidden_state: [B, L, H].
       pooler_output: [B, H].
@@ -52,6 +56,32 @@ class ModelOutput(struct.PyTreeNode):
     hidden_states: tuple[jax.Array, ...] | None = None
     attentions: tuple[jax.Array, ...] | None = None
     cross_attentions: tuple[jax.Array, ...] | None = None
+
+    def keys(self) -> list[str]:
+        """Names of what was computed, in the order of `output[0]`, `output[1]`, …"""
+        there = [name for name in self.__dataclass_fields__ if getattr(self, name) is not None]
+        of_head = any(name in there for name in ("logits", "start_logits"))
+        return [n for n in there if not of_head or n not in BODY_FIELDS] + [
+            n for n in BODY_FIELDS if of_head and n in there
+        ]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """What was computed, in the order of `keys`."""
+        return tuple(getattr(self, name) for name in self.keys())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        if not isinstance(key, str):
+            return self.to_tuple()[key]
+        if key not in self.keys():
+            raise KeyError(f"{key}: this output has {', '.join(self.keys())}")
+        return getattr(self, key)
+
+
+# What a head was computed from.
+BODY_FIELDS = ("last_hidden_state", "pooler_output")
 
 
 def _is_concrete(array: Any) -> bool:

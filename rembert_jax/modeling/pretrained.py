@@ -86,15 +86,10 @@ class PreTrained:
         """
         dtype = _dtype_name(dtype)
         folder = huggingface.find_model(directory, revision=revision, allow_pickle=allow_pickle)
-        card = huggingface.read_config(folder)
+        card = huggingface.read_config(folder, **_config_fields(cls, fields))
         execution = execution or Execution(compute_dtype=dtype)
         source = huggingface.open_weights(folder, allow_pickle=allow_pickle)
         model: Any = _make_model(cls, card, source, execution, fields)
-        if model.config.tie_word_embeddings and "cls.predictions.decoder.weight" in source.shapes:
-            raise RemBertError(
-                f"{source.path} holds an output table of its own, but config.json says tie_word_embeddings=true; "
-                "give tie_word_embeddings=False, or correct the file"
-            )
         find = huggingface.name_in(source)
         abstract, shapes = abstract_params(model)
         init = (*init, *(() if strict else _fresh_heads(cls, card, source, shapes)))
@@ -127,7 +122,7 @@ class PreTrained:
           A model with the new config, and its parameters.
 
         Raises:
-          RemBertError: if the parameters are not this model's, or special ids lie beyond the new size.
+          RemBertError: if the parameters are not this model's, or the padding lies beyond the new size.
         """
         config = dataclasses.replace(self.config, vocab_size=vocab_size)
         model: Any = self.copy(config=config)  # pyright: ignore[reportAttributeAccessIssue]
@@ -234,14 +229,33 @@ def _dtype_name(dtype: Any) -> Literal["float32", "bfloat16"]:
     return name
 
 
+def _own_fields(cls: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(cls)} - {"config", "execution", "parent", "name"}
+
+
+def _config_fields(cls: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    """Those of `fields` that are the config's."""
+    known, own = {field.name for field in dataclasses.fields(RemBertConfig)}, _own_fields(cls)
+    if unknown := sorted(set(fields) - known - own):
+        raise RemBertError(f"from_pretrained: unknown field {unknown[0]!r}; known: {', '.join(sorted(own | known))}")
+    return {name: value for name, value in fields.items() if name in known}
+
+
 def _make_model(
     cls: Any, card: huggingface.ModelCard, source: conversion.Source, execution: Execution, fields: dict[str, Any]
 ) -> Any:
-    known = {field.name for field in dataclasses.fields(RemBertConfig)}
-    own = {field.name for field in dataclasses.fields(cls)} - {"config", "execution", "parent", "name"}
-    if unknown := sorted(set(fields) - known - own):
-        raise RemBertError(f"from_pretrained: unknown field {unknown[0]!r}; known: {', '.join(sorted(own | known))}")
-    config = RemBertConfig.from_dict({**card.config.to_dict(), **{k: v for k, v in fields.items() if k in known}})
+    own = _own_fields(cls)
+    config = card.config
+    if config.tie_word_embeddings and "cls.predictions.decoder.weight" in source.shapes:
+        if fields.get("tie_word_embeddings"):
+            raise RemBertError(
+                f"{source.path} holds an output table of its own, which tie_word_embeddings=True leaves out; drop that argument"
+            )
+        logger.warning(
+            "%s holds an output table of its own, so that it is not tied, though config.json says tie_word_embeddings=true",
+            source.path,
+        )
+        config = dataclasses.replace(config, tie_word_embeddings=False)
     values = {name: value for name, value in fields.items() if name in own}
     if values.get("num_labels", 1) < 1:
         raise RemBertError(f"num_labels={values['num_labels']}: expected at least 1")

@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 
 import tokenizers
 
-from rembert_jax.interop import huggingface
+from rembert_jax import hub
 from rembert_jax.tokenization import extended, saved
 from rembert_jax.tokenization.batch import (
     BatchEncoding,
@@ -32,7 +32,7 @@ VOCABULARY_FILE = "sentencepiece.model"
 JSON_FILE = "tokenizer.json"
 MODEL_CONFIG_FILE = "config.json"
 TOKENIZER_FILES = (
-    VOCABULARY_FILE, JSON_FILE, saved.CONFIG_FILE, saved.SPECIAL_FILE, extended.ADDED_FILE, huggingface.CONFIG_FILE,
+    VOCABULARY_FILE, JSON_FILE, saved.CONFIG_FILE, saved.SPECIAL_FILE, extended.ADDED_FILE, MODEL_CONFIG_FILE,
 )  # fmt: skip
 Words = Sequence[str]
 
@@ -57,7 +57,7 @@ class TokenizerBase(PieceTable):
         """
         place = pathlib.Path(path)
         if not place.exists():
-            place = huggingface.find_folder(path, TOKENIZER_FILES, revision=revision)
+            place = hub.find_folder(path, TOKENIZER_FILES, revision=revision)
         known = [field.name for field in dataclasses.fields(TokenizerSettings)]
         if strange := sorted(set(changes) - set(known)):
             raise TokenizerError(f"unknown setting {', '.join(strange)}; expected some of {', '.join(known)}")

@@ -221,6 +221,58 @@ def test_greedy_generation_with_padded_prompts(tmp_path):
     assert (found[:, expected.shape[1] :] == 0).all()
 
 
+def test_several_end_tokens_as_in_transformers(tmp_path):
+    both = pair(
+        "RemBertForCausalLM", CONFIGS["odd"], tmp_path, is_decoder=True, eos_token_id=[16, 7, 50], pad_token_id=0
+    )
+    ids = np.random.default_rng(5).integers(8, 61, (12, 4))
+    expected = both.theirs.generate(torch.as_tensor(ids), max_new_tokens=11, do_sample=False)
+    found = np.asarray(both.ours.generate(both.params, jnp.asarray(ids), max_new_tokens=11))
+    np.testing.assert_array_equal(found[:, : expected.shape[1]], expected.numpy())
+    assert {16, 50} <= set(found[:, 4:].ravel().tolist()), "both end rows, or else one of them was not compared"
+
+
+# Configs that other people have, and outputs by place.
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"hidden_act": "gelu_fast"},
+        {"hidden_act": "tanh"},
+        {"hidden_act": "swish"},
+        {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None},
+        {"bos_token_id": 300, "eos_token_id": [2, 313]},
+        {"tie_word_embeddings": True, "output_embedding_size": 7},
+        {"tie_word_embeddings": True},
+    ],
+    ids=str,
+)
+def test_configs_of_other_people_give_the_same_model(extra, tmp_path):
+    both = pair("RemBertForMaskedLM", {**CONFIGS["odd"], **extra}, tmp_path)
+    assert_equal_outputs(*reversed(both.outputs(**make_inputs("RemBertForMaskedLM", 61))))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_places_of_outputs_are_those_of_transformers(head, tmp_path):
+    both = pair(head, CONFIGS["odd"], tmp_path, is_decoder=head == "RemBertForCausalLM")
+    theirs, ours = both.outputs(**make_inputs(head, 61))
+    names = [name for name in theirs if "cache" not in name and name != "past_key_values"]
+    assert ours.keys()[: len(names)] == names, "what ours has more, the states below a head, comes last"
+    assert_close(ours[0], theirs[0], names[0])
+    assert_close(ours[names[0]], theirs[names[0]], names[0])
+
+
+def test_a_config_alone_goes_both_ways(tmp_path):
+    config = rembert_jax.RemBertConfig.named("tiny", eos_token_id=(3, 4), hidden_act="gelu_fast")
+    config.save_pretrained(tmp_path)
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
+    found = {key: getattr(theirs, key) for key in config.to_dict()}
+    assert found == {**config.to_dict(), "eos_token_id": [3, 4]}
+    theirs.save_pretrained(tmp_path / "again")
+    assert rembert_jax.RemBertConfig.from_pretrained(tmp_path / "again") == config
+
+
 # What transformers makes of our files, and we of its pickles.
 
 

@@ -4,15 +4,15 @@ import json
 import logging
 import os
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 from helpers import assert_same_trees
 from interop.folders import edit, rewrite
 
-from rembert_jax import RemBertForMaskedLM, RemBertModel
+from rembert_jax import RemBertForMaskedLM, RemBertModel, hub
 from rembert_jax.errors import RemBertError
-from rembert_jax.interop import huggingface
 
 
 def test_unknown_keys_are_reported_and_have_no_effect(folder, caplog):
@@ -30,6 +30,35 @@ def test_the_old_name_of_the_input_embedding_is_read(folder):
         RemBertForMaskedLM.from_pretrained(folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "warnings"),
+    [
+        ({"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}, []),
+        ({"eos_token_id": [2, 3]}, []),
+        ({"bos_token_id": 312, "eos_token_id": [2, 313]}, ["bos_token_id=312", "eos_token_id=313"]),
+        ({"eos_token_id": -1}, ["eos_token_id=-1"]),
+        ({"tie_word_embeddings": True}, ["tie_word_embeddings=true, but the tables have the widths 8 and 24"]),
+        ({"hidden_act": "gelu_fast"}, []),
+        ({"hidden_act": "tanh"}, []),
+    ],
+)
+def test_configs_of_other_people_are_taken(folder, changes, warnings, caplog):
+    edit(folder, **changes)
+    with caplog.at_level(logging.WARNING):
+        model, params = RemBertForMaskedLM.from_pretrained(folder)
+    assert len(caplog.records) == len(warnings)
+    assert all(w in record.getMessage() for w, record in zip(warnings, caplog.records, strict=True))
+    assert np.isfinite(model.apply({"params": params}, jnp.array([[5, 0, 9]])).logits).all()
+
+
+def test_a_value_of_the_file_that_is_replaced_is_not_looked_at(folder, caplog):
+    edit(folder, pad_token_id=300, eos_token_id="end", hidden_act="mish", bos_token_id=900)
+    good = {"pad_token_id": 0, "eos_token_id": 3, "hidden_act": "gelu", "bos_token_id": 1}
+    with caplog.at_level(logging.WARNING):
+        config = RemBertForMaskedLM.from_pretrained(folder, **good)[0].config
+    assert {name: getattr(config, name) for name in good} == good and not caplog.records
+
+
 def test_an_activation_is_read_under_its_other_name(folder):
     edit(folder, hidden_act="swish", architectures=None)
     assert RemBertForMaskedLM.from_pretrained(folder)[0].config.hidden_act == "silu"
@@ -38,13 +67,15 @@ def test_an_activation_is_read_under_its_other_name(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architectures": ["BertForMaskedLM"]}, r"architectures=\['BertForMaskedLM'\]: expected 'rembert'"),
+        ({"architectures": ["BertForMaskedLM"]}, r"architectures=\['BertForMaskedLM'\]: expected names such as"),
         ({"model_type": "bert"}, "model_type='bert'"),
         ({"architectures": ..., "model_type": ...}, "expected 'rembert'"),
         ({"architectures": "RemBertModel"}, "expected a list of names"),
         ({"hidden_size": "16"}, r"hidden_size: found '16' \(str\), expected int"),
         ({"hidden_size": 17}, "hidden_size=17 is not divisible by num_attention_heads=4"),
-        ({"eos_token_id": None}, "eos_token_id: found None"),
+        ({"eos_token_id": "end"}, "eos_token_id: found 'end'"),
+        ({"eos_token_id": [2, "end"]}, r"eos_token_id: found \[2, 'end'\]"),
+        ({"pad_token_id": 48}, "pad_token_id=48 is outside the vocabulary of 48.*or None for none"),
         ({"num_hidden_layers": 10**12}, "num_hidden_layers=1000000000000: expected at most 1000"),
         ({"hidden_act": "mish"}, "hidden_act='mish': expected one of gelu"),
         ({"id2label": {"0": "A", "2": "B"}}, "id2label"),
@@ -172,7 +203,7 @@ def test_repositories_of_the_hub(folder, masked_lm, monkeypatch):
             raise OSError("cannot connect\nlong trace")
         return str(folder)
 
-    monkeypatch.setattr(huggingface.huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", download)
     assert_same_trees(RemBertForMaskedLM.from_pretrained("someone/rembert", revision="v2")[1], masked_lm[1])
     assert asked["repository"] == "someone/rembert" and asked["revision"] == "v2"
     assert not any("bin" in pattern or "py" in pattern for pattern in asked["patterns"])

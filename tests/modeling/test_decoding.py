@@ -179,6 +179,41 @@ def test_a_row_ends_with_its_end_token_and_the_others_go_on(plain):
         np.testing.assert_array_equal(found[row], expected)
 
 
+def test_of_several_end_tokens_each_ends_any_row(plain):
+    model, params = plain
+    free = np.asarray(model.generate(params, PROMPTS, MASK, max_new_tokens=6, eos_token_id=-1))[:, 4:]
+    ends = [int(free[1, 1]), int(free[0, 2])]  # As many as rows, in the other order.
+    config = dataclasses.replace(model.config, eos_token_id=tuple(ends), pad_token_id=None)
+    by_option = model.generate(params, PROMPTS, MASK, max_new_tokens=6, eos_token_id=ends, pad_token_id=ends[0])
+    by_config = model.copy(config=config).generate(params, PROMPTS, MASK, max_new_tokens=6)
+    for found in (np.asarray(by_option)[:, 4:], np.asarray(by_config)[:, 4:]):
+        for row in (0, 1):
+            at = next(i for i, token in enumerate(free[row]) if token in ends)
+            np.testing.assert_array_equal(found[row], [*free[row][: at + 1], *[ends[0]] * (5 - at)])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"eos_token_id": 48},
+            "eos_token_id=48 is outside the vocabulary of 48; give generate another, or -1 for no end",
+        ),
+        ({"eos_token_id": [2, 99]}, "eos_token_id=99 is outside"),
+        ({"pad_token_id": -5}, "pad_token_id=-5 is outside"),
+    ],
+)
+def test_special_ids_that_generation_needs_must_be_there(plain, options, message):
+    model, params = plain
+    with pytest.raises(RemBertError, match=message):
+        model.generate(params, PROMPTS, MASK, max_new_tokens=2, **options)
+    config = dataclasses.replace(model.config, **{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()
+                                                  if k == "eos_token_id"})  # fmt: skip
+    if config != model.config:
+        with pytest.raises(RemBertError, match=message):
+            model.copy(config=config).generate(params, PROMPTS, MASK, max_new_tokens=2)
+
+
 def test_sampling_follows_key_and_temperature(plain):
     model, params = plain
 

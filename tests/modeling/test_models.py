@@ -416,6 +416,24 @@ def test_hidden_states_and_attentions(tiny_config, random_params, scan_layers):
         np.testing.assert_array_equal(attention[1, :, :, 3:], 0.0)
 
 
+def test_outputs_by_name_and_by_place(tiny_config, random_params):
+    """Places are counted among what was computed, the results of a head first."""
+    ids = jnp.array([[5, 9, 40]])
+    base = RemBertModel(tiny_config)
+    output = base.apply({"params": random_params(base, ids)}, ids, output_hidden_states=True)
+    assert list(output) == output.keys() == ["last_hidden_state", "pooler_output", "hidden_states"]
+    assert output[0] is output["last_hidden_state"] is output.last_hidden_state and output[-1] is output.hidden_states
+    assert output[:2] == (output.last_hidden_state, output.pooler_output) and dict(output).keys() == set(output.keys())
+    head = RemBertForSequenceClassification(tiny_config, num_labels=3)
+    output = head.apply({"params": random_params(head, ids)}, ids, output_attentions=True)
+    assert output[0] is output["logits"] is output.logits and output[1] is output.attentions
+    assert output.keys() == ["logits", "attentions", "last_hidden_state", "pooler_output"]
+    with pytest.raises(KeyError, match="start_logits: this output has logits, attentions"):
+        output["start_logits"]
+    with pytest.raises(IndexError):
+        output[4]
+
+
 def test_nothing_is_returned_that_was_not_asked_for(tiny_config):
     present = set()
 
