@@ -204,7 +204,7 @@ def save_pretrained(
     folder = pathlib.Path(directory)
     huggingface.write(flat, folder, card, shard_bytes=shard_bytes)
     if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+        tokenizer.save_pretrained(folder, model_max_length=model.config.max_position_embeddings)
 
 
 @functools.lru_cache(maxsize=32)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import logging
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 import tokenizers
@@ -21,12 +22,14 @@ from rembert_jax.tokenization.batch import (
     make_rows,
     pad_rows,
     plan_lengths,
-    to_array,
 )
 from rembert_jax.tokenization.inputs import as_batch
 from rembert_jax.tokenization.model_file import ModelFile, TokenizerError, trust
-from rembert_jax.tokenization.pieces import PieceTable
+from rembert_jax.tokenization.pieces import ROLES, PieceTable
 from rembert_jax.tokenization.saved import TokenizerSettings
+from rembert_jax.tokenization.tensors import to_array
+
+logger = logging.getLogger(__name__)
 
 VOCABULARY_FILE = "sentencepiece.model"
 JSON_FILE = "tokenizer.json"
@@ -41,6 +44,7 @@ class TokenizerBase(PieceTable):
     """Tokenizes texts and pairs by calls and keeps files, over any way to cut a text into pieces of its table."""
 
     _model: ModelFile | None  # The `.model` file, where there is one.
+    _warned: bool = False  # Of a text that is longer than the model.
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str], *, revision: str | None = None, **changes: Any) -> Self:
@@ -49,22 +53,33 @@ class TokenizerBase(PieceTable):
         Args:
           path: such as "DIR", "sentencepiece.model" or "google/rembert".
           revision: branch, tag or commit of a repository.
-          **changes: settings other than the saved ones.
+          **changes: settings other than the saved ones, and special pieces by the names of their attributes, such as
+            `pad_token="<pad>"`.
 
         Raises:
           TokenizerError: if there is none, a file is wrong, a setting is unknown, or a model's `config.json` in the folder
-            says another size of vocabulary.
+            says another size of vocabulary. Its `max_position_embeddings` are the tokenizer's `model_max_length` where
+            nothing else says one.
         """
         place = pathlib.Path(path)
         if not place.exists():
             place = hub.find_folder(path, TOKENIZER_FILES, revision=revision)
+        changes, ends = _by_role(changes)
         known = [field.name for field in dataclasses.fields(TokenizerSettings)]
         if strange := sorted(set(changes) - set(known)):
             raise TokenizerError(f"unknown setting {', '.join(strange)}; expected some of {', '.join(known)}")
         settings = saved.read_settings(place) if place.is_dir() else TokenizerSettings()
+        if isinstance(changes.get("special"), Mapping):
+            changes["special"] = {**settings.special, **changes["special"]}
         tokenizer = cls(place, dataclasses.replace(settings, **changes))
+        tokenizer.name_or_path = str(path)
+        for name, piece in ends.items():
+            setattr(tokenizer, name, piece)  # Refuses another one.
         if place.is_dir():
-            _check_model_beside(place, tokenizer)
+            saved.warn_of_built_in_unknown(place, tokenizer.unk_token_id)
+            length = _read_model_beside(place, tokenizer)
+            if tokenizer.settings.model_max_length is None and "model_max_length" not in changes:
+                tokenizer.model_max_length = length
         return tokenizer
 
     @abc.abstractmethod
@@ -103,20 +118,34 @@ class TokenizerBase(PieceTable):
             for sample, pair in enumerate(zip(first, second, strict=True))
             for row in make_rows(sample, *pair, chosen, lengths, side)
         ]
+        if chosen.max_length is None and chosen.verbose:
+            self._warn_of_length(max(map(len, rows), default=0))
         pad_rows(rows, chosen, lengths, chosen.padding_side or self.settings.padding_side)
         fields = self._fields(rows, chosen)
         if chosen.return_tensors:
-            fields = {name: to_array(name, values) for name, values in fields.items()}
+            fields = {name: to_array(name, values, chosen.return_tensors) for name, values in fields.items()}
         elif not batched and not chosen.return_overflowing_tokens:
             fields = {name: v[0] if isinstance(v[0], list) else v for name, v in fields.items()}
         return BatchEncoding(fields, rows, self.settings.special)
 
+    def _warn_of_length(self, length: int) -> None:
+        """Once for a tokenizer, as in transformers."""
+        if length > self.model_max_length and not self._warned:
+            self._warned = True
+            logger.warning(
+                "a text of %d tokens is longer than the %d of the model, which would refuse it; give truncation=True",
+                length,
+                self.model_max_length,
+            )
+
     def _fields(self, rows: Sequence[Row], options: CallOptions) -> dict[str, list[Any]]:
         cls, sep, pad = self.cls_token_id, self.sep_token_id, self.pad_token_id
         fields: dict[str, list[Any]] = {"input_ids": [row.spread(lambda s, _: s.ids, cls, sep, pad) for row in rows]}
-        if options.return_token_type_ids:
+        wanted = self.settings.model_input_names
+        types, mask = options.return_token_type_ids, options.return_attention_mask
+        if ("token_type_ids" in wanted) if types is None else types:
             fields["token_type_ids"] = [row.types() for row in rows]
-        if options.return_attention_mask:
+        if ("attention_mask" in wanted) if mask is None else mask:
             fields["attention_mask"] = [row.mask() for row in rows]
         if options.return_special_tokens_mask:
             fields["special_tokens_mask"] = [row.spread(lambda s, _: [0] * len(s.ids), 1, 1, 1) for row in rows]
@@ -182,10 +211,19 @@ class TokenizerBase(PieceTable):
 
     # Files.
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> tuple[str, ...]:
-        """Writes everything that `from_pretrained` needs, and gives the paths."""
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, model_max_length: int | None = None
+    ) -> tuple[str, ...]:
+        """Writes everything that `from_pretrained` and transformers need, and gives the paths.
+
+        Args:
+          folder: created if needed.
+          model_max_length: length of the model that lies beside, for a tokenizer that has none of its own.
+        """
         target = _folder(folder)
-        return (*self._save_files(target), *map(str, saved.write_settings(target, self.settings)))
+        length = self.settings.model_max_length or model_max_length
+        settings = dataclasses.replace(self.settings, model_max_length=length)
+        return (*self._save_files(target), *map(str, saved.write_settings(target, settings)))
 
     def _save_files(self, folder: pathlib.Path) -> tuple[str, ...]:
         return self.save_vocabulary(folder)
@@ -214,18 +252,36 @@ def save_json(backend: tokenizers.Tokenizer, folder: pathlib.Path) -> str:
     return str(folder / JSON_FILE)
 
 
-def _check_model_beside(folder: pathlib.Path, tokenizer: TokenizerBase) -> None:
-    """A model's `config.json` in the same folder must have as many pieces; a run's own file of this name is passed over."""
+def _by_role(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Keywords with special pieces by name of attribute gathered in `special`; and those of begin and end, which is [CLS] and
+    [SEP] here."""
+    pieces = {role: changes[f"{role}_token"] for role in ROLES if changes.get(f"{role}_token") is not None}
+    rest = {name: value for name, value in changes.items() if name.removesuffix("_token") not in ROLES}
+    pieces = {role: getattr(piece, "content", piece) for role, piece in pieces.items()}  # Other programs' AddedToken.
+    special = {role: piece for role, piece in pieces.items() if ROLES[role] == role}
+    if special:
+        rest["special"] = {**(rest.get("special") or {}), **special}
+    return rest, {f"{role}_token": piece for role, piece in pieces.items() if ROLES[role] != role}
+
+
+def _read_model_beside(folder: pathlib.Path, tokenizer: TokenizerBase) -> int | None:
+    """Longest sequence of the model whose `config.json` is in the same folder, which must have as many pieces.
+
+    A run's own file of this name is passed over.
+    """
     path = folder / MODEL_CONFIG_FILE
     if not path.is_file():
-        return
+        return None
     values = saved.parse_json(path, saved.read_settings_file(path))
-    size = values.get("vocab_size")
-    if values.get("model_type") == "rembert" and type(size) is int and size != tokenizer.vocab_size:
+    if values.get("model_type") != "rembert":
+        return None
+    size, length = values.get("vocab_size"), values.get("max_position_embeddings")
+    if type(size) is int and size != tokenizer.vocab_size:
         raise TokenizerError(
             f"{tokenizer.model_file}: {tokenizer.vocab_size} pieces, but {path} says vocab_size={size}; take the files that "
             "belong together, or fit the model to the vocabulary with resize_token_embeddings"
         )
+    return length if type(length) is int and length > 0 else None
 
 
 def _folder(folder: str | os.PathLike[str]) -> pathlib.Path:

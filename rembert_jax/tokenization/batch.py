@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
+from rembert_jax.tokenization import tensors
 from rembert_jax.tokenization.model_file import TokenizerError
 from rembert_jax.tokenization.saved import SIDES, TokenizerSettings
+
+logger = logging.getLogger(__name__)
 
 Side = Literal["right", "left"]
 STRATEGIES = ("longest_first", "only_first", "only_second")
 PADDINGS = ("longest", "max_length")
-NONE_IS_DEFAULT = ("return_token_type_ids", "return_attention_mask")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,22 +32,23 @@ class CallOptions:
 
     Attributes:
       add_special_tokens: whether to put [CLS] and [SEP] around the texts.
-      padding: False, True or "longest" (to the longest row), or "max_length".
+      padding: False, True or "longest" (to the longest row, and no further whatever `max_length` says), or "max_length".
       truncation: None or False, True or "longest_first", "only_first", "only_second". None with a `max_length` and without
         padding means "longest_first".
-      max_length: tokens of a row with [CLS] and [SEP]; None takes `model_max_length`.
+      max_length: tokens of a row with [CLS] and [SEP]; None takes `model_max_length`, without which nothing is cut or padded.
       stride: pieces that a window of an overflowing text shares with the one before.
       is_split_into_words: whether a text is a list of words.
       pad_to_multiple_of: rows are padded on to a multiple of this.
       padding_side: "right" or "left"; None takes the tokenizer's own.
-      return_tensors: None for lists, "np" for int32 arrays.
-      return_token_type_ids, return_attention_mask: unlike elsewhere both are there unless switched off.
+      return_tensors: None for lists, "np" or "jax" for int32 arrays, "pt" for int64 tensors.
+      return_token_type_ids, return_attention_mask: None gives what `model_input_names` of the tokenizer has.
       return_overflowing_tokens: whether what is cut off comes back as more rows, with `overflow_to_sample_mapping`.
       return_special_tokens_mask: whether to mark [CLS], [SEP] and padding.
       return_offsets_mapping: whether to give (begin, end) of each piece in its text or word; fast tokenizer only.
       return_length: whether to give the length of each row.
       split_special_tokens: whether "[MASK]" and the like, written in a text, are plain text. By default they become the
         special pieces.
+      verbose: whether to warn of options without effect and, once, of a text longer than the model.
     """
 
     add_special_tokens: bool = True
@@ -56,20 +60,19 @@ class CallOptions:
     pad_to_multiple_of: int | None = None
     padding_side: Side | None = None
     return_tensors: str | None = None
-    return_token_type_ids: bool = True
-    return_attention_mask: bool = True
+    return_token_type_ids: bool | None = None
+    return_attention_mask: bool | None = None
     return_overflowing_tokens: bool = False
     return_special_tokens_mask: bool = False
     return_offsets_mapping: bool = False
     return_length: bool = False
     split_special_tokens: bool = False
+    verbose: bool = True
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> CallOptions:
         """Options from the keywords of a call; an unknown one is answered with the known ones."""
         names = [field.name for field in dataclasses.fields(cls)]
-        # None is how other programs say "the default".
-        keywords = {k: v for k, v in keywords.items() if v is not None or k not in NONE_IS_DEFAULT}
         if strange := sorted(set(keywords) - set(names)):
             raise TokenizerError(f"unknown option {', '.join(strange)}; expected some of {', '.join(names)}")
         return cls(**keywords)
@@ -82,12 +85,12 @@ class CallOptions:
             ):
                 raise TokenizerError(f"{name}={value!r}: expected a whole number of at least {lowest}")
         for field in dataclasses.fields(self):
-            if field.type == "bool":
-                self._check_value(field.name, (False, True))
+            if field.type in ("bool", "bool | None"):
+                self._check_value(field.name, (False, True, *[None] * (field.type != "bool")))
         self._check_value("padding", (False, True, "do_not_pad", *PADDINGS))
         self._check_value("truncation", (None, False, True, "do_not_truncate", *STRATEGIES))
         self._check_value("padding_side", (None, *SIDES))
-        self._check_value("return_tensors", (None, "np"))
+        self._check_value("return_tensors", (None, *tensors.KINDS))
 
     def _check_value(self, name: str, allowed: Sequence[Any]) -> None:
         value = getattr(self, name)
@@ -111,11 +114,12 @@ class Lengths:
 
 
 def plan_lengths(options: CallOptions, settings: TokenizerSettings) -> Lengths:
-    """What to cut and pad to.
+    """What to cut and pad to; an option that has no effect is warned of.
 
     Raises:
-      TokenizerError: where a length is missing, has no effect, or is no multiple of `pad_to_multiple_of`.
+      TokenizerError: if the length is no multiple of `pad_to_multiple_of`.
     """
+    warn = logger.warning if options.verbose else logger.debug
     padding = "longest" if options.padding is True else options.padding
     padding = padding if padding in PADDINGS else None
     implied = options.truncation is None and options.max_length is not None and padding is None
@@ -124,16 +128,20 @@ def plan_lengths(options: CallOptions, settings: TokenizerSettings) -> Lengths:
     length = options.max_length
     if strategy is None and padding != "max_length":
         if length is not None and padding is not None:
-            raise TokenizerError(
-                f"max_length={length} has no effect with padding={options.padding!r} and without truncation; "
-                "give truncation=True to cut, padding='max_length' to pad to it, or leave it out"
+            warn(
+                "max_length=%s has no effect with padding=%r and without truncation; give truncation=True to cut, "
+                "padding='max_length' to pad to it, or leave it out",
+                length,
+                options.padding,
             )
         return Lengths(None, str(padding) if padding else None, None)
     length = settings.model_max_length if length is None else length
     if length is None:
-        raise TokenizerError(
-            "truncation and padding='max_length' need a length: give max_length, or a model_max_length to the tokenizer"
+        warn(
+            "neither max_length nor a model_max_length of the tokenizer is there, so that nothing is cut%s",
+            " or padded" if padding == "max_length" else "",
         )
+        return Lengths(None, padding if padding == "longest" else None, None)
     multiple = options.pad_to_multiple_of
     if strategy and padding and multiple and length % multiple:
         raise TokenizerError(f"max_length={length} is no multiple of pad_to_multiple_of={multiple}; change one of them")
@@ -252,6 +260,18 @@ class Row:
         """1 for tokens, 0 for padding."""
         return self._padded([1] * len(self))
 
+    def index(self, which: int, piece: int) -> int | None:
+        """Where piece `piece` of text `which` (0 or 1) stands in the row; None if it was cut off."""
+        begin, end = self.second_span if which else self.span
+        if not begin <= piece < end:
+            return None
+        before = self.span[1] - self.span[0] + self.special if which else 0
+        return (self.padding if self.side == "left" else 0) + self.special + before + piece - begin
+
+    def text(self, which: int) -> Segment | None:
+        """The first or the second text."""
+        return self.second if which else self.first
+
     def _padded(self, row: list[int]) -> list[int]:
         filler = [0] * self.padding
         return filler + row if self.side == "left" else row + filler
@@ -304,8 +324,26 @@ def pad_rows(rows: Sequence[Row], options: CallOptions, lengths: Lengths, side: 
         row.padding, row.side = max(0, target - len(row)), side
 
 
+class CharSpan(NamedTuple):
+    """Characters of a text or of a word."""
+
+    start: int
+    end: int
+
+
+class TokenSpan(NamedTuple):
+    """Tokens of a row."""
+
+    start: int
+    end: int
+
+
 class BatchEncoding(dict[str, Any]):
-    """Result of a call: a dict of lists or arrays, whose entries are attributes too."""
+    """Result of a call: a dict of lists or arrays, whose entries are attributes too.
+
+    Methods that take a row and something in it may be given the latter alone: it is then looked for in row 0. All but
+    `sequence_ids` need `RemBertTokenizerFast`. Which piece stands where is the `tokenizers` library's answer.
+    """
 
     def __init__(self, fields: Mapping[str, Any], rows: Sequence[Row], names: Mapping[str, str]) -> None:
         super().__init__(fields)
@@ -319,6 +357,21 @@ class BatchEncoding(dict[str, Any]):
     def __reduce__(self) -> tuple[Any, ...]:
         return BatchEncoding, (dict(self), self._rows, self._names)
 
+    def to(self, *args: Any, **kwargs: Any) -> BatchEncoding:
+        """The same on another device, by the `to` of PyTorch's tensors; what has none stays as it is."""
+        moved = {name: v.to(*args, **kwargs) if hasattr(v, "to") else v for name, v in self.items()}
+        return BatchEncoding(moved, self._rows, self._names)
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether it tells where pieces stand."""
+        return any(row.first.encoding is not None for row in self._rows[:1])
+
+    @property
+    def n_sequences(self) -> int | None:
+        """Texts in a row: 1, or 2 for pairs; None without rows."""
+        return 1 + (self._rows[0].second is not None) if self._rows else None
+
     def sequence_ids(self, index: int = 0) -> list[int | None]:
         """Of row `index`: 0 for pieces of the first text, 1 for the second, None for special pieces and padding."""
         return self._rows[index].spread(lambda segment, which: [which] * len(segment.ids), None, None, None)
@@ -328,26 +381,72 @@ class BatchEncoding(dict[str, Any]):
         self._check_fast("word_ids()")
         return self._rows[index].spread(lambda segment, _: segment.words, None, None, None)
 
+    words = word_ids
+
     def tokens(self, index: int = 0) -> list[str]:
         """Of row `index`: the pieces as text; an unknown one as it stands in the text."""
         self._check_fast("tokens()")
         names = self._names
         return self._rows[index].spread(lambda segment, _: segment.tokens, names["cls"], names["sep"], names["pad"])
 
+    def token_to_sequence(self, row_or_token: int, token: int | None = None) -> int | None:
+        """Which text a token belongs to; None for special pieces and padding."""
+        row, token = _in_row(row_or_token, token)
+        return self.sequence_ids(row)[token]
+
+    def token_to_word(self, row_or_token: int, token: int | None = None) -> int | None:
+        """Which word of its text a token belongs to; None for special pieces and padding."""
+        row, token = _in_row(row_or_token, token)
+        return self.word_ids(row)[token]
+
+    def token_to_chars(self, row_or_token: int, token: int | None = None) -> CharSpan | None:
+        """Which characters of its text or word a token is made of; None for special pieces and padding."""
+        self._check_fast("token_to_chars()")
+        row, token = _in_row(row_or_token, token)
+        found = self._rows[row].spread(lambda segment, _: segment.offsets, None, None, None)[token]
+        return None if found is None else CharSpan(*found)
+
+    def word_to_tokens(self, row_or_word: int, word: int | None = None, sequence_index: int = 0) -> TokenSpan | None:
+        """Which tokens a word became; None where none of them is in the row."""
+        found = self._pieces_of_word("word_to_tokens()", *_in_row(row_or_word, word), sequence_index)
+        return None if found is None else TokenSpan(found[1][0], found[1][-1] + 1)
+
+    def word_to_chars(self, row_or_word: int, word: int | None = None, sequence_index: int = 0) -> CharSpan | None:
+        """From where to where the pieces of a word reach that are in the row; None where there are none."""
+        row, word = _in_row(row_or_word, word)
+        found = self._pieces_of_word("word_to_chars()", row, word, sequence_index)
+        if found is None:
+            return None
+        offsets = cast(Segment, self._rows[row].text(sequence_index)).offsets
+        return CharSpan(offsets[found[0][0]][0], offsets[found[0][-1]][1])
+
+    def char_to_token(self, row_or_char: int, char: int | None = None, sequence_index: int = 0) -> int | None:
+        """Which token a character of a text is in; None where it is in none of the row."""
+        self._check_fast("char_to_token()")
+        row, char = _in_row(row_or_char, char)
+        text = self._rows[row].text(sequence_index)
+        piece = None if text is None else text.encoding.char_to_token(char)
+        return None if piece is None else self._rows[row].index(sequence_index, piece)
+
+    def char_to_word(self, row_or_char: int, char: int | None = None, sequence_index: int = 0) -> int | None:
+        """Which word a character of a text is in; None where no token of the row has it."""
+        row, char = _in_row(row_or_char, char)
+        token = self.char_to_token(row, char, sequence_index)
+        return None if token is None else self.word_ids(row)[token]
+
+    def _pieces_of_word(self, what: str, row: int, word: int, which: int) -> tuple[list[int], list[int]] | None:
+        """The pieces of a word that were not cut off: where they stand in their text, and in the row."""
+        self._check_fast(what)
+        text = self._rows[row].text(which)
+        found = None if text is None else text.encoding.word_to_tokens(word)
+        places = [(piece, self._rows[row].index(which, piece)) for piece in range(*found or (0, 0))]
+        kept = [(piece, at) for piece, at in places if at is not None]
+        return ([piece for piece, _ in kept], [at for _, at in kept]) if kept else None
+
     def _check_fast(self, what: str) -> None:
-        if any(row.first.encoding is None for row in self._rows[:1]):
+        if self._rows and not self.is_fast:
             raise TokenizerError(f"{what}: this tokenizer does not tell; use RemBertTokenizerFast")
 
 
-def to_array(name: str, values: list[Any]) -> np.ndarray:
-    """An int32 array of a field.
-
-    Raises:
-      TokenizerError: if rows differ in length.
-    """
-    try:
-        return np.array(values, np.int32)
-    except ValueError:
-        raise TokenizerError(
-            f"{name}: rows of different lengths make no array; give padding=True, or truncation and padding='max_length'"
-        ) from None
+def _in_row(row_or_place: int, place: int | None) -> tuple[int, int]:
+    return (0, row_or_place) if place is None else (row_or_place, place)

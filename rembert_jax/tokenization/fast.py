@@ -24,7 +24,7 @@ from rembert_jax.tokenization.model_file import (
     read_model,
 )
 from rembert_jax.tokenization.saved import TokenizerSettings
-from rembert_jax.tokenization.unigram import UnigramParts
+from rembert_jax.tokenization.unigram import Added, UnigramParts
 
 
 class RemBertTokenizerFast(TokenizerBase):
@@ -90,6 +90,9 @@ class RemBertTokenizerFast(TokenizerBase):
 
     def _list_pieces(self) -> list[str]:
         return self._names
+
+    def _added_tokens(self) -> Sequence[Added]:
+        return self._parts.added
 
     @functools.cached_property
     def _plain(self) -> tokenizers.Tokenizer:

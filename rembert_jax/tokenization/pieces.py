@@ -11,9 +11,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
 import numpy as np
+from tokenizers import AddedToken
 
 from rembert_jax.tokenization.model_file import TokenizerError
 from rembert_jax.tokenization.saved import TokenizerSettings
+from rembert_jax.tokenization.unigram import Added
 
 SPECIAL_PIECES = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 # Released models call padding and unknown by SentencePiece's own names.
@@ -99,7 +101,11 @@ class PieceTable(abc.ABC):
       pad_token_id, unk_token_id, …: their ids, read from the file, never assumed.
       space_token_id: id of the piece that is a space and nothing else; None where there is none.
       is_fast: whether it tells offsets and words.
-      model_input_names: what other programs take for a model's input.
+      model_input_names: which fields a call gives unless it says otherwise; can be assigned.
+      max_len_single_sentence, max_len_sentences_pair: `model_max_length` without [CLS] and [SEP].
+      added_tokens_decoder: pieces that are looked for in a text before it is cut, by id, as `tokenizers.AddedToken`.
+      name_or_path: what `from_pretrained` was given.
+      pad_token_type_id: type of padding, 0.
     """
 
     is_fast: bool
@@ -111,11 +117,8 @@ class PieceTable(abc.ABC):
     _control: frozenset[int]  # Ids of pieces that the file itself declares special.
     _unused: frozenset[int]
 
-    model_input_names = _read_only(
-        "model_input_names",
-        lambda _: ["input_ids", "attention_mask"],
-        "return_token_type_ids and return_attention_mask say in a call what it gives",
-    )
+    name_or_path: str = ""
+    pad_token_type_id = 0
     padding_side = _setting("padding_side")
     truncation_side = _setting("truncation_side")
     clean_up_tokenization_spaces = _setting("clean_up_tokenization_spaces")
@@ -138,6 +141,38 @@ class PieceTable(abc.ABC):
     @model_max_length.setter
     def model_max_length(self, value: int | None) -> None:
         self.settings = dataclasses.replace(self.settings, model_max_length=value)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Fields that a call gives unless it says otherwise."""
+        return list(self.settings.model_input_names)
+
+    @model_input_names.setter
+    def model_input_names(self, value: Sequence[str]) -> None:
+        self.settings = dataclasses.replace(self.settings, model_input_names=value)
+
+    @property
+    def max_len_single_sentence(self) -> int:
+        """Pieces of a text that fit into `model_max_length`."""
+        return self.model_max_length - 2
+
+    @property
+    def max_len_sentences_pair(self) -> int:
+        """Pieces of both texts of a pair that fit into `model_max_length`."""
+        return self.model_max_length - 3
+
+    @abc.abstractmethod
+    def _added_tokens(self) -> Sequence[Added]:
+        """Pieces that are looked for in a text before it is cut."""
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """Id of each piece that is looked for in a text before it is cut, and how."""
+        return {token.id: token.token() for token in sorted(self._added_tokens(), key=lambda token: token.id)}
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Each piece that is looked for in a text before it is cut, to its id."""
+        return {token.content: i for i, token in self.added_tokens_decoder.items()}
 
     @abc.abstractmethod
     def _find(self, piece: str) -> int | None:
@@ -272,6 +307,10 @@ class PieceTable(abc.ABC):
     ) -> list[str]:
         """The text of each row of ids."""
         return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in rows]
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """The text of pieces, special ones by name."""
+        return self._join(list(tokens))
 
     def _join(self, pieces: list[str]) -> str:
         if pieces and self._prefix:

@@ -12,7 +12,7 @@ import json
 import logging
 import pathlib
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from rembert_jax.tokenization.model_file import TokenizerError, read_file
@@ -27,6 +27,11 @@ NO_LIMIT = 10**9
 
 SPECIAL_NAMES = ("pad", "unk", "cls", "sep", "mask")
 SIDES = ("right", "left")
+INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
+# transformers 5 makes the class of this name from tokenizer.json as it stands; its RemBERT class takes BUILT_IN_UNKNOWN for
+# the unknown piece, whatever that file says.
+TOKENIZER_CLASS = "PreTrainedTokenizerFast"
+BUILT_IN_UNKNOWN = 2
 # Of other programs, or said by the vocabulary already.
 PASSED_OVER = {
     "added_tokens_decoder", "additional_special_tokens", "backend", "bos_token", "eos_token",
@@ -48,6 +53,10 @@ def _is_length(value: Any) -> bool:
     return is_number and not isinstance(value, bool) and value >= 1 and value == value // 1
 
 
+def _is_names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and "input_ids" in value and all(isinstance(name, str) for name in value)
+
+
 # Each with a check of its value and the words for what it should be; for keys of files and for keywords alike.
 _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "do_lower_case": (_is_bool, "true or false"),
@@ -57,6 +66,7 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "remove_space": (lambda value: value is True, "true, since no RemBERT tokenizer keeps outer spaces"),
     "split_special_tokens": (lambda value: value is False, "false; give split_special_tokens=True in the call"),
     "model_max_length": (_is_length, "a whole number of at least 1"),
+    "model_input_names": (_is_names, 'a list of names, "input_ids" among them'),
     "padding_side": (lambda value: value in SIDES, "right or left"),
     "truncation_side": (lambda value: value in SIDES, "right or left"),
     **{f"{name}_token": (_is_token, 'a string, or an object with a string "content"') for name in SPECIAL_NAMES},
@@ -79,6 +89,7 @@ class TokenizerSettings:
       add_prefix_space: None, or what the vocabulary must say.
       model_max_length: used where a call truncates or pads to a length that it does not give; None for no limit, which
         other programs write as a huge number.
+      model_input_names: which of `INPUT_NAMES` a call gives unless it says otherwise.
       padding_side, truncation_side: "right" or "left", where padding is put and what is cut.
       clean_up_tokenization_spaces: whether decoding takes away the space before `.`, `?`, `!`, `,` and English endings.
       special: name ("pad", "unk", "cls", "sep", "mask") to piece, where it is not one of the usual ones.
@@ -88,6 +99,7 @@ class TokenizerSettings:
     keep_accents: bool | None = None
     add_prefix_space: bool | None = None
     model_max_length: int | None = None
+    model_input_names: Sequence[str] = INPUT_NAMES
     padding_side: Literal["right", "left"] = "right"
     truncation_side: Literal["right", "left"] = "right"
     clean_up_tokenization_spaces: bool = False
@@ -99,6 +111,7 @@ class TokenizerSettings:
             if field.name in _KEYS and not (value is None and field.default is None):
                 if reason := _wrong(field.name, value):
                     raise TokenizerError(f"{reason}{' or None' * (field.default is None)}")
+        object.__setattr__(self, "model_input_names", tuple(self.model_input_names))
         if self.model_max_length is not None:
             length = int(self.model_max_length)
             object.__setattr__(self, "model_max_length", length if length < NO_LIMIT else None)
@@ -177,6 +190,23 @@ def read_settings(folder: pathlib.Path) -> TokenizerSettings:
     return TokenizerSettings(special=special, **{name: config[name] for name in names if name in config})
 
 
+def warn_of_built_in_unknown(folder: pathlib.Path, unk_id: int) -> None:
+    """Tells where transformers 5 would take another piece for the unknown one than this folder's vocabulary does."""
+    path = folder / CONFIG_FILE
+    if unk_id == BUILT_IN_UNKNOWN or not path.is_file():
+        return
+    found = parse_json(path, read_settings_file(path)).get("tokenizer_class")
+    if found != TOKENIZER_CLASS:
+        logger.warning(
+            "%s: the unknown piece has id %d, but transformers 5 takes %d for it in a folder whose tokenizer_class is %r, and "
+            "so reads another piece for every unknown character; save_pretrained writes a folder that it reads right",
+            folder,
+            unk_id,
+            BUILT_IN_UNKNOWN,
+            found,
+        )
+
+
 def read_settings_file(path: pathlib.Path) -> bytes:
     """The content of a small JSON file."""
     return read_file(path, MAX_SETTINGS_BYTES, "a JSON file of tokenizer settings")
@@ -203,7 +233,8 @@ def write_settings(folder: pathlib.Path, settings: TokenizerSettings) -> list[pa
     tokens |= {"bos_token": settings.special["cls"], "eos_token": settings.special["sep"]}
     config = {
         **copy.deepcopy(tokens),
-        "tokenizer_class": "RemBertTokenizer",
+        "tokenizer_class": TOKENIZER_CLASS,
+        "model_input_names": list(settings.model_input_names),
         "do_lower_case": bool(settings.do_lower_case),
         "keep_accents": settings.keep_accents is not False,
         "add_prefix_space": settings.add_prefix_space is not False,

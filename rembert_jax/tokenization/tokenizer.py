@@ -18,6 +18,7 @@ from rembert_jax.tokenization.batch import CallOptions, Segment
 from rembert_jax.tokenization.inputs import explain_text
 from rembert_jax.tokenization.model_file import TokenizerError, read_model
 from rembert_jax.tokenization.saved import TokenizerSettings
+from rembert_jax.tokenization.unigram import Added
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,11 @@ class RemBertTokenizer(TokenizerBase):
 
     def _list_pieces(self) -> list[str]:
         return cast(list[str], self.pieces.id_to_piece(list(range(self.vocab_size))))
+
+    def _added_tokens(self) -> Sequence[Added]:
+        assert self._model is not None
+        special = [Added(i, self._pieces[i], special=True, lstrip=i == self.mask_token_id) for i in self._special]
+        return [*special, *(Added(i, self._pieces[i], special=False) for i in self._model.user_defined)]
 
     def _plain_ids(self, text: str) -> list[int]:
         if not isinstance(text, str):

@@ -40,6 +40,10 @@ class Added:
     single_word: bool = False
     normalized: bool = False
 
+    def token(self) -> AddedToken:
+        """The same for the `tokenizers` library."""
+        return AddedToken(self.content, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)[2:]})
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UnigramParts:
@@ -81,14 +85,8 @@ class UnigramParts:
         scheme = "always" if self.prefix else "never"
         made.pre_tokenizer = cast(Any, pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme=scheme))
         made.decoder = cast(Any, decoders.Metaspace(replacement=SPACE, prepend_scheme=scheme))
-        flags = [field.name for field in dataclasses.fields(Added)[2:]]
         # All at once: each addition goes over those before it.
-        made.add_tokens(
-            [
-                AddedToken(token.content, **{name: getattr(token, name) for name in flags})
-                for token in sorted(self.added, key=lambda token: token.id)
-            ]
-        )
+        made.add_tokens([token.token() for token in sorted(self.added, key=lambda token: token.id)])
         if template is not None:
             cls, sep = template
             made.post_processor = cast(

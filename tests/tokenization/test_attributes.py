@@ -98,7 +98,7 @@ def test_assigned_settings_work_as_in_transformers(tokenizer, other):
         ("bos_token", "<s>", r"bos_token='<s>': an open tokenizer has '\[CLS\]'; .*special=\{'cls': …\}"),
         ("mask_token_id", 9, r"mask_token_id=9: an open tokenizer has 5; the vocabulary says the ids"),
         ("do_lower_case", True, r"do_lower_case=True: an open tokenizer has False; .*from_pretrained\(…, do_lower_case=…\)"),
-        ("model_input_names", ["input_ids"], r"model_input_names=.*return_token_type_ids"),
+        ("model_input_names", ["attention_mask"], r"model_input_names=.*expected a list of names, \"input_ids\" among them"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_assigned_says_what_to_do(tokenizer, name, value, message_):

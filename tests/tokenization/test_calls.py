@@ -1,7 +1,10 @@
 """What calls give: template, truncation, windows, padding, options; every value worked out by hand."""
 
+import logging
 import pickle
+import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from model_proto import CAT, CLS, MASK, MAT, ON, PAD, QUOTE, SAT, SEP, SPACE, THE, UNK, URL, S, small_model
@@ -192,6 +195,85 @@ def test_length_of_the_model_is_used_where_none_is_given(path):
         assert tokenizer(LINE)["input_ids"] == [CLS, *IDS, SEP], "only where asked for"
 
 
+@pytest.mark.parametrize(
+    ("options", "ids", "warning"),
+    [
+        ({"truncation": True}, [CLS, *IDS, SEP], "so that nothing is cut"),
+        ({"padding": "max_length"}, [CLS, *IDS, SEP], "so that nothing is cut or padded"),
+        (
+            {"padding": True, "truncation": True, "pad_to_multiple_of": 12},
+            [CLS, *IDS, SEP, *[PAD] * 3],
+            "nothing is cut",
+        ),
+        ({"padding": True, "max_length": 5}, [CLS, *IDS, SEP], "max_length=5 has no effect with padding=True"),
+    ],
+)
+def test_options_without_effect_are_warned_of(tokenizer, options, ids, warning, caplog):
+    with caplog.at_level(logging.WARNING, "rembert_jax"):
+        assert tokenizer(LINE, **options)["input_ids"] == ids
+        assert tokenizer(LINE, verbose=False, **options)["input_ids"] == ids
+    assert len(caplog.records) == 1 and warning in caplog.text
+
+
+def test_a_text_longer_than_the_model_is_warned_of_once(path, caplog):
+    for kind in CLASSES:
+        tokenizer = kind.from_pretrained(path, model_max_length=8)
+        quiet = [("the", {}), (LINE, {"verbose": False}), (LINE, {"truncation": True}), (LINE, {"max_length": 20})]
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "rembert_jax"):
+            for text, options in quiet:
+                tokenizer(text, **options)
+            assert not caplog.records
+            for _ in range(2):
+                tokenizer(["the", LINE])
+        assert len(caplog.records) == 1 and "a text of 9 tokens is longer than the 8 of the model" in caplog.text
+
+
+def test_pairs_come_as_two_lists_or_as_a_list_of_pairs(tokenizer):
+    first, second = ["the", "the cat"], ["cat", ""]
+    expected = dict(tokenizer(first, second))
+    for pairs in (list(zip(first, second, strict=True)), [list(pair) for pair in zip(first, second, strict=True)]):
+        assert dict(tokenizer(pairs)) == expected
+    words = [(["the", "cats"], ["sat"]), ([], ["the"])]
+    assert dict(tokenizer(words, is_split_into_words=True)) == dict(
+        tokenizer([["the", "cats"], []], [["sat"], ["the"]], is_split_into_words=True)
+    )
+    assert tokenizer([("the", "cat")])["input_ids"] == [[CLS, THE, SEP, CAT, SEP]]
+
+
+def test_what_a_call_gives_is_what_the_tokenizer_says(path, tmp_path):
+    for kind in CLASSES:
+        tokenizer = kind.from_pretrained(path)
+        assert list(tokenizer("the")) == ["input_ids", "token_type_ids", "attention_mask"]
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+        assert list(tokenizer("the")) == ["input_ids", "attention_mask"]
+        assert "token_type_ids" in tokenizer("the", return_token_type_ids=True)
+        assert list(tokenizer("the", return_attention_mask=False)) == ["input_ids"]
+        tokenizer.save_pretrained(tmp_path / kind.__name__)
+        again = kind.from_pretrained(tmp_path / kind.__name__)
+        assert (
+            again.model_input_names == ["input_ids", "attention_mask"] and list(again("the")) == again.model_input_names
+        )
+        assert list(kind.from_pretrained(path, model_input_names=["input_ids"])("the")) == ["input_ids"]
+
+
+def test_arrays_of_other_kinds(tokenizer):
+    by_jax = tokenizer(["the", LINE], padding=True, return_tensors="jax")
+    assert {type(value) for value in by_jax.values()} == {type(jnp.zeros(1))} and by_jax["input_ids"].dtype == jnp.int32
+    torch = pytest.importorskip("torch", reason="needs PyTorch (pip install '.[torch]')")
+    tensors = tokenizer(["the", LINE], padding=True, return_tensors="pt")
+    assert {value.dtype for value in tensors.values()} == {torch.int64}
+    assert tensors["input_ids"].tolist() == by_jax["input_ids"].tolist()
+    moved = tensors.to("meta")
+    assert moved["input_ids"].device.type == "meta" and moved.sequence_ids(0) == tensors.sequence_ids(0)
+
+
+def test_arrays_of_what_is_not_installed(tokenizer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(TokenizerError, match=r"return_tensors='pt': it is not installed; install it, or take 'np'"):
+        tokenizer("the", return_tensors="pt")
+
+
 def test_arrays_have_a_row_for_each_text(tokenizer):
     one = tokenizer("the cat", return_tensors="np")
     many = tokenizer(["the", LINE], padding=True, return_tensors="np")
@@ -233,9 +315,10 @@ def test_sentencepiece_has_no_offsets(path):
     tokenizer = RemBertTokenizer(path)
     with pytest.raises(TokenizerError, match=r"return_offsets_mapping.*use RemBertTokenizerFast"):
         tokenizer("the", return_offsets_mapping=True)
-    for method in ("word_ids", "tokens"):
-        with pytest.raises(TokenizerError, match=f"{method}.*use RemBertTokenizerFast"):
-            getattr(tokenizer("the"), method)()
+    for method in ("word_ids", "words", "tokens", "token_to_chars", "token_to_word", "char_to_token", "word_to_tokens"):
+        with pytest.raises(TokenizerError, match=r".*\(\): this tokenizer does not tell; use RemBertTokenizerFast"):
+            getattr(tokenizer("the"), method)(0)
+    assert tokenizer("the", "cat").token_to_sequence(3) == 1 and not tokenizer("the").is_fast
 
 
 def test_text_and_pieces_of_ids(tokenizer):
@@ -288,7 +371,7 @@ def test_copies_in_other_processes_agree(tokenizer):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"return_tensors": "pt"}, r"return_tensors='pt': expected one of None, 'np'"),
+        ({"return_tensors": "tf"}, r"return_tensors='tf': expected one of None, 'np', 'jax', 'pt'"),
         ({"padding": "longset"}, r"padding='longset': expected one of .*'longest', 'max_length'"),
         ({"truncation": 1}, r"truncation=1: expected one of"),
         ({"truncation": "first"}, r"truncation='first'.*'only_first'"),
@@ -300,9 +383,6 @@ def test_copies_in_other_processes_agree(tokenizer):
         ({"max_length": 2.5}, r"max_length=2\.5: expected a whole number"),
         ({"max_length": 5, "stride": -1}, r"stride=-1"),
         ({"max_lenght": 5}, r"unknown option max_lenght; expected some of .*max_length"),
-        ({"truncation": True}, r"need a length: give max_length, or a model_max_length"),
-        ({"padding": "max_length"}, r"need a length"),
-        ({"padding": True, "max_length": 5}, r"max_length=5 has no effect with padding=True"),
         ({"max_length": 1}, r"max_length=1 leaves no place for text"),
         ({"max_length": 2, "return_overflowing_tokens": True}, r"max_length=2 leaves no place"),
         ({"max_length": 5, "stride": 3, "return_overflowing_tokens": True}, r"stride=3: a window of this text has 3"),
@@ -327,7 +407,17 @@ def test_a_text_that_would_vanish_is_refused(tokenizer):
     [
         ((None,), {}, r"text 0 is a NoneType, expected a string"),
         ((["the", b"cat"],), {}, r"text 1 is a bytes, expected a string"),
-        (([("the", "cat")],), {}, r"text 0 is a tuple.*pairs as two lists"),
+        (
+            ([("the",)],),
+            {},
+            r"pair 0 is \('the',\); expected two texts each, as in \[\(a, b\), …\], or is_split_into_words",
+        ),
+        (([("the", "cat"), ("sat", None)],), {}, r"pair 1 is \('sat', None\); expected two texts each"),
+        (([("the", "cat", "sat")],), {}, r"pair 0 is \('the', 'cat', 'sat'\); expected two"),
+        (([("the", "cat"), "sat"],), {}, r"text 1 is a str among pairs; expected two texts"),
+        (([("the", 3)],), {}, r"text 0 is a int, expected a string"),
+        (([("the", "cat")], ["sat"]), {}, r"text 0 is a tuple, expected a string"),
+        (([(["the"], None)],), {"is_split_into_words": True}, r"pair 0 is .*expected two lists of words each"),
         ((["the", "cat"], ["sat"]), {}, r"2 text\(s\) but 1 second"),
         ((["the", "cat"], "sat"), {}, r"2 text\(s\) but 1 second"),
         (("the", ["sat"]), {}, r"text 0 is a list"),

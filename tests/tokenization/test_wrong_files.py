@@ -8,8 +8,8 @@ import pytest
 from helpers import real_tokenizer
 from tokenization.tokenizer_files import CLASSES, change_json, set_value
 
+from rembert_jax import hub
 from rembert_jax.errors import RemBertError
-from rembert_jax.interop import huggingface
 from rembert_jax.tokenization import RemBertTokenizer, RemBertTokenizerFast, TokenizerError, saved
 
 REGEX = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}
@@ -154,7 +154,7 @@ def test_repositories_of_the_hub(folder, monkeypatch):
             raise OSError("cannot connect")
         return str(folder)
 
-    monkeypatch.setattr(huggingface.huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", download)
     names = [
         "added_tokens.json", "config.json", "sentencepiece.model", "special_tokens_map.json", "tokenizer.json",
         "tokenizer_config.json",
