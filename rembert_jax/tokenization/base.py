@@ -76,7 +76,7 @@ class TokenizerBase(PieceTable):
         for name, piece in ends.items():
             setattr(tokenizer, name, piece)  # Refuses another one.
         if place.is_dir():
-            saved.warn_of_built_in_unknown(place, tokenizer.unk_token_id)
+            saved.warn_of_version_5(place, tokenizer.unk_token_id)
             length = _read_model_beside(place, tokenizer)
             if tokenizer.settings.model_max_length is None and "model_max_length" not in changes:
                 tokenizer.model_max_length = length

@@ -190,13 +190,14 @@ def read_settings(folder: pathlib.Path) -> TokenizerSettings:
     return TokenizerSettings(special=special, **{name: config[name] for name in names if name in config})
 
 
-def warn_of_built_in_unknown(folder: pathlib.Path, unk_id: int) -> None:
-    """Tells where transformers 5 would take another piece for the unknown one than this folder's vocabulary does."""
+def warn_of_version_5(folder: pathlib.Path, unk_id: int) -> None:
+    """Tells where the RemBERT class of transformers 5, if the folder names it, gives a model something else than we do."""
     path = folder / CONFIG_FILE
-    if unk_id == BUILT_IN_UNKNOWN or not path.is_file():
+    values = parse_json(path, read_settings_file(path)) if path.is_file() else {}
+    found = values.get("tokenizer_class")
+    if not values or found == TOKENIZER_CLASS:
         return
-    found = parse_json(path, read_settings_file(path)).get("tokenizer_class")
-    if found != TOKENIZER_CLASS:
+    if unk_id != BUILT_IN_UNKNOWN:
         logger.warning(
             "%s: the unknown piece has id %d, but transformers 5 takes %d for it in a folder whose tokenizer_class is %r, and "
             "so reads another piece for every unknown character; save_pretrained writes a folder that it reads right",
@@ -204,6 +205,13 @@ def warn_of_built_in_unknown(folder: pathlib.Path, unk_id: int) -> None:
             unk_id,
             BUILT_IN_UNKNOWN,
             found,
+        )
+    if "backend" in values and values.get("model_input_names") is None:
+        logger.warning(
+            "%s was written by transformers 5, which gives no token_type_ids for it: a model of pairs that was trained there "
+            "saw none, and scores otherwise with those that are given here; for such a model give "
+            "model_input_names=['input_ids', 'attention_mask']",
+            folder,
         )
 
 

@@ -205,6 +205,20 @@ def test_an_old_folder_that_transformers_5_reads_wrongly_is_warned_of(tmp_path, 
     assert transformers.AutoTokenizer.from_pretrained(str(tmp_path))("😊")["input_ids"] == unknown
 
 
+def test_a_folder_that_transformers_5_wrote_gives_types_here_and_says_so(other, tmp_path, caplog):
+    other.init_kwargs.pop("model_input_names", None)
+    other.save_pretrained(tmp_path)
+    change_json(tmp_path / "tokenizer_config.json", lambda values: values.pop("model_input_names", None))
+    assert "token_type_ids" not in transformers.RemBertTokenizer.from_pretrained(str(tmp_path))("the", "cat")
+    with caplog.at_level("WARNING", "rembert_jax"):
+        assert "token_type_ids" in RemBertTokenizerFast.from_pretrained(tmp_path)("the", "cat")
+    assert "a model of pairs that was trained there saw none" in caplog.text and len(caplog.records) == 1
+    as_there = RemBertTokenizerFast.from_pretrained(tmp_path, model_input_names=["input_ids", "attention_mask"])
+    assert dict(as_there("the", "cat")) == dict(
+        transformers.RemBertTokenizer.from_pretrained(str(tmp_path))("the", "cat")
+    )
+
+
 def test_by_hand(fast):
     batch = fast("the [MASK]", "the")
     assert batch["input_ids"] == [CLS, THE, MASK, SEP, THE, SEP]
