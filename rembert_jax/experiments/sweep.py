@@ -113,13 +113,16 @@ def load_members(specification: str) -> list[Member]:
     """The members of the sweep in a config file.
 
     Raises:
-      SweepError: if it has none, one that is no mapping, or two that are equal.
+      SweepError: if it has none, refuses its arguments, or yields one that is no mapping or two that are equal.
     """
     file, _, argument = specification.partition(":")
     module = _load_module(file)
     if not hasattr(module, "sweep"):
         raise SweepError(f"--config={file} has no function sweep(); let it return the settings to vary, a mapping each")
-    members = list(module.sweep(argument) if inspect.signature(module.sweep).parameters else module.sweep())
+    try:
+        members = list(module.sweep(argument) if inspect.signature(module.sweep).parameters else module.sweep())
+    except (TypeError, ValueError) as error:
+        raise SweepError(f"--config={specification}: {error}") from error
     if not members:
         raise SweepError(f"{file}: sweep() yields nothing; expected a mapping from settings to values for each run")
     for number, member in enumerate(members):

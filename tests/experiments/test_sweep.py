@@ -113,6 +113,11 @@ def test_a_sweep_may_depend_on_the_argument_of_its_config(tmp_path):
     assert sweeps.load_members(f"{path}:2") == [{"seed": 0}, {"seed": 1}]
 
 
+def test_an_argument_that_a_sweep_refuses_is_one_error():
+    with pytest.raises(SweepError, match=r"--config=configs/output_embedding.py:smoke=x: config argument 'smoke=x'"):
+        sweeps.load_members("configs/output_embedding.py:smoke=x")
+
+
 def test_files_without_a_sweep_are_named(tmp_path):
     (tmp_path / "plain.py").write_text("def get_config():\n    return None\n")
     with pytest.raises(SweepError, match=r"plain\.py has no function sweep\(\); let it return"):
