@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from rembert_jax import losses
 from rembert_jax.modeling.models import (
@@ -30,9 +29,8 @@ def masked_lm(model: RemBertForMaskedLM, z_loss: float = 0.0) -> Objective:
         prediction: Any = model.apply(
             {"params": params},
             batch["input_ids"],
-            attention_mask=(batch["segment_ids"] > 0).astype(jnp.int32),
             position_ids=batch["position_ids"],
-            segment_ids=batch["segment_ids"],
+            segment_ids=batch["segment_ids"],  # Padding is a segment of its own, which no document sees.
             masked_positions=batch["masked_positions"],
             method="prediction_features",
             **_dropout(key),

@@ -1,0 +1,107 @@
+"""What the objectives see of a batch, and what they must not see: held by properties of their sums."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rembert_jax import RemBertForMaskedLM, RemBertForSequenceClassification, RemBertForTokenClassification
+from rembert_jax.config import Execution
+from rembert_jax.training import objectives
+
+LENGTH = 12
+DOCUMENTS = [[5, 9, 40, 7, 11], [30, 2, 6, 3]]
+MASKED = [[1, 4], [0, 2]]  # Places in each document.
+
+
+def packed(rows):
+    """A batch of `data.pipeline`: each row holds documents one behind the other, then padding."""
+    names = ("input_ids", "segment_ids", "position_ids", "masked_positions", "masked_labels", "masked_weights")
+    batch = {name: np.zeros((len(rows), LENGTH if "masked" not in name else 4), np.int32) for name in names}
+    for row, documents in enumerate(rows):
+        at = slot = 0
+        for number, which in enumerate(documents, start=1):
+            ids = DOCUMENTS[which]
+            span = slice(at, at + len(ids))
+            batch["input_ids"][row, span] = ids
+            batch["segment_ids"][row, span] = number
+            batch["position_ids"][row, span] = np.arange(len(ids))
+            for place in MASKED[which]:
+                batch["masked_positions"][row, slot], batch["masked_labels"][row, slot] = at + place, 10 + place
+                batch["masked_weights"][row, slot] = 1
+                slot += 1
+            at += len(ids)
+    batch["masked_weights"] = batch["masked_weights"].astype(np.float32)
+    return {name: jnp.asarray(value) for name, value in batch.items()}
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["scanned", "unrolled"])
+def masked_lm(request, tiny_config, random_params):
+    model = RemBertForMaskedLM(tiny_config, Execution(scan_layers=request.param))
+    return model, random_params(model, jax.ShapeDtypeStruct((1, 4), jnp.int32))
+
+
+def sums_of(model, params, batch, key=None):
+    return {name: float(value) for name, value in jax.jit(objectives.masked_lm(model))(params, batch, key).items()}
+
+
+def test_documents_of_a_packed_row_are_learnt_as_if_each_had_a_row_of_its_own(masked_lm):
+    model, params = masked_lm
+    together, apart = sums_of(model, params, packed([[0, 1]])), sums_of(model, params, packed([[0], [1]]))
+    assert together["weight"] == apart["weight"] == 4 and together["loss"] > 1
+    assert together["loss"] == pytest.approx(apart["loss"], rel=1e-5)
+
+
+def test_what_stands_in_padding_does_not_matter(masked_lm):
+    model, params = masked_lm
+    batch = packed([[0]])
+    other = {**batch, "input_ids": batch["input_ids"].at[0, 7:].set(33)}
+    assert sums_of(model, params, batch) == pytest.approx(sums_of(model, params, other), rel=1e-6)
+
+
+def test_layers_of_sentences_do_not_see_padding(masked_lm):
+    model, params = masked_lm
+    ids, mask = jnp.array([[5, 9, 40, 0, 0]]), jnp.array([[1, 1, 1, 0, 0]])
+    states = [
+        objectives.hidden_states(model, params, {"input_ids": given, "attention_mask": mask})
+        for given in (ids, ids.at[0, 3:].set(33))
+    ]
+    assert len(states[0]) == 1 + model.config.num_hidden_layers
+    for one, other in zip(*states, strict=True):
+        np.testing.assert_allclose(one[:, :3], other[:, :3], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [RemBertForSequenceClassification, RemBertForTokenClassification])
+def test_a_task_sees_types_and_no_padding(kind, tiny_config, random_params):
+    model = kind(tiny_config, num_labels=3)
+    params = random_params(model, jax.ShapeDtypeStruct((1, 4), jnp.int32))
+    ids, mask = jnp.array([[5, 9, 40, 7, 0, 0]]), jnp.array([[1, 1, 1, 1, 0, 0]])
+    batch = {"input_ids": ids, "attention_mask": mask, "token_type_ids": jnp.zeros_like(ids)}
+    logits = jax.jit(lambda p, b: objectives.class_logits(model, p, b, None))
+    plain = np.asarray(logits(params, batch))
+    plain = plain[:, :4] if plain.ndim == 3 else plain
+    padded = np.asarray(logits(params, {**batch, "input_ids": ids.at[0, 4:].set(33)}))
+    np.testing.assert_allclose(padded[:, :4] if padded.ndim == 3 else padded, plain, atol=1e-6)
+    typed = np.asarray(logits(params, {**batch, "token_type_ids": jnp.array([[0, 0, 1, 1, 0, 0]])}))
+    assert np.abs((typed[:, :4] if typed.ndim == 3 else typed) - plain).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["masked_lm", "classification"])
+def test_dropout_is_on_in_training_and_off_in_evaluation(kind, tiny_config, random_params):
+    config = dataclasses.replace(tiny_config, hidden_dropout_prob=0.2)
+    if kind == "masked_lm":
+        model, batch = RemBertForMaskedLM(config), packed([[0, 1]])
+        objective = objectives.masked_lm(model)
+    else:
+        model, batch = RemBertForSequenceClassification(config, num_labels=3), packed([[0]])
+        batch = {"input_ids": batch["input_ids"], "attention_mask": (batch["segment_ids"] > 0).astype(jnp.int32),
+                 "token_type_ids": jnp.zeros_like(batch["input_ids"]), "labels": jnp.array([1])}  # fmt: skip
+        objective = objectives.classification(model)
+    params = random_params(model, jax.ShapeDtypeStruct((1, 4), jnp.int32))
+    loss = jax.jit(lambda key: objective(params, batch, key)["loss"])
+    plain = float(jax.jit(lambda: objective(params, batch, None)["loss"])())
+    assert plain == float(jax.jit(lambda: objective(params, batch, None)["loss"])())
+    noisy = [float(loss(jax.random.key(seed))) for seed in (0, 1)]
+    assert len({plain, *noisy}) == 3 and noisy[0] == float(loss(jax.random.key(0)))
