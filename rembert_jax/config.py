@@ -175,7 +175,7 @@ class RemBertConfig:
         if size not in SIZES:
             raise RemBertError(f"unknown model size {size!r}: expected one of {', '.join(SIZES)}")
         values = {**SIZES[size], **changes}
-        small = values.get("vocab_size", cls.vocab_size) <= 313
+        small = values.get("vocab_size", cls.vocab_size) <= max(ids_of(cls.eos_token_id))
         if small:  # The released special ids do not exist in a small vocabulary; those of `train_vocabulary` do.
             values = {"bos_token_id": 1, "eos_token_id": 3, **values}
         return cls(**values)

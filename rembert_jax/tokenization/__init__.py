@@ -1,6 +1,6 @@
 """Tokenizers and vocabulary training."""
 
-from rembert_jax.tokenization.batch import BatchEncoding
+from rembert_jax.tokenization.encoding import BatchEncoding
 from rembert_jax.tokenization.fast import RemBertTokenizerFast
 from rembert_jax.tokenization.model_file import TokenizerError
 from rembert_jax.tokenization.tokenizer import RemBertTokenizer

@@ -15,7 +15,6 @@ import tokenizers
 from rembert_jax import hub
 from rembert_jax.tokenization import extended, saved
 from rembert_jax.tokenization.batch import (
-    BatchEncoding,
     CallOptions,
     Row,
     Segment,
@@ -23,6 +22,7 @@ from rembert_jax.tokenization.batch import (
     pad_rows,
     plan_lengths,
 )
+from rembert_jax.tokenization.encoding import BatchEncoding
 from rembert_jax.tokenization.inputs import as_batch
 from rembert_jax.tokenization.model_file import ModelFile, TokenizerError, trust
 from rembert_jax.tokenization.pieces import ROLES, PieceTable
