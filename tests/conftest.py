@@ -1,7 +1,11 @@
-"""Eight virtual CPU devices, strict broadcasting, run-time checks of array shapes, and a tiny model to share."""
+"""Eight virtual CPU devices, strict broadcasting, run-time checks of array shapes, a tiny model to share, and the rules:
+
+no test takes longer than `LONGEST` unless it is marked `long`, and with NO_SKIPS=1 none is skipped but those on real data.
+"""
 
 import atexit
 import os
+import pathlib
 import shutil
 import tempfile
 import zlib
@@ -23,16 +27,76 @@ import pytest
 # All of this holds only if nothing has asked JAX for a device yet, hence here and not in a fixture.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Each process of the tests keeps what it compiles to itself: another one may be writing what this one would read.
-compiled = tempfile.mkdtemp(prefix="rembert_jax_compiled_")
-atexit.register(shutil.rmtree, compiled, ignore_errors=True)
-jax.config.update("jax_compilation_cache_dir", compiled)
+if (
+    "JAX_COMPILATION_CACHE_DIR" not in os.environ
+):  # Shared by the workers of this run, and by the processes that they start.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rembert_jax_compiled_")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_disable_most_optimizations", True)  # Halves compilation, which is most of the suite's time.
 
 # Modules named here are checked against their shape annotations whenever a test calls them.
 jaxtyping.install_import_hook(["rembert_jax.modeling", "rembert_jax.losses"], "beartype.beartype")
 
 from rembert_jax.config import RemBertConfig  # noqa: E402
+
+LONGEST = 15.0
+"""Seconds that a test may take, of the clock or of the processor, whichever is less: other work must not make it fail."""
+REAL_DATA = pathlib.Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+processor_seconds = pytest.StashKey[float]()
+
+
+def pytest_collection_modifyitems(items):
+    """Skips tests on real data where there is none."""
+    for item in items:
+        if item.get_closest_marker("real_data") and not (REAL_DATA / "MANIFEST.tsv").is_file():
+            item.add_marker(pytest.mark.skip(reason="no ../shared/data"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Notes how long the processor works on a test, child processes included."""
+    before = os.times()
+    try:
+        return (yield)
+    finally:
+        item.stash[processor_seconds] = sum(os.times()[:4]) - sum(before[:4])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Turns into failures what the rules of this file forbid."""
+    report = yield
+    seconds = min(call.duration, item.stash.get(processor_seconds, 0.0))
+    if report.when == "call" and report.passed and seconds > LONGEST and not item.get_closest_marker("long"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} took {seconds:.0f} s; make it shorter, or mark it as long"
+    return _refuse_skip(report, item.get_closest_marker("real_data") is not None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Likewise for whole files that are skipped."""
+    return _refuse_skip((yield), False)
+
+
+def _refuse_skip(report, real_data):
+    if report.skipped and os.environ.get("NO_SKIPS") and not real_data and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} was skipped, though NO_SKIPS is set: {report.longrepr}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says whether the tests on real data ran."""
+    ran, skipped = (
+        sum("real_data" in report.keywords for name in names for report in terminalreporter.stats.get(name, []))
+        for names in (("passed", "failed"), ("skipped",))
+    )
+    if ran or skipped:
+        terminalreporter.write_line(f"real data: {ran} tests ran on ../shared/data, {skipped} were skipped without it")
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,7 @@ def with_changes(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, A
 
 TINY_MODEL = {
     "hidden_size": 16,
-    "num_hidden_layers": 1,
+    "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "input_embedding_size": 8,
     "output_embedding_size": 24,
@@ -102,7 +102,6 @@ TINY_MODEL = {
 TINY_PRETRAINING: dict[str, Any] = {
     "seed": 0,
     "model": TINY_MODEL,
-    "execution": {"scan_layers": False},
     "tokenizer": {"vocab_size": 300, "sample_sentences": 150, "character_coverage": 1.0},
     "data": {
         "source": "synthetic",
@@ -122,12 +121,11 @@ def train_command(config: str | pathlib.Path, workdir: str | pathlib.Path, *flag
     return [sys.executable, str(ROOT / "train.py"), f"--config={config}", f"--workdir={workdir}", *flags]
 
 
-def process_environment(cache: str | pathlib.Path) -> dict[str, str]:
-    """Environment of a training process: one CPU device, compiled programs shared between processes."""
+def process_environment() -> dict[str, str]:
+    """Environment of a training process: one CPU device, and the compiled programs of the other tests (conftest.py)."""
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
         # Compiling takes longer than running.
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -135,10 +133,10 @@ def process_environment(cache: str | pathlib.Path) -> dict[str, str]:
     }
 
 
-def run_process(command: list[str], cache: str | pathlib.Path) -> subprocess.CompletedProcess[str]:
+def run_process(command: list[str]) -> subprocess.CompletedProcess[str]:
     """Runs a command in the repository's root and returns its exit status and texts."""
     return subprocess.run(
-        command, cwd=ROOT, env=process_environment(cache), capture_output=True, text=True, timeout=300, check=False
+        command, cwd=ROOT, env=process_environment(), capture_output=True, text=True, timeout=300, check=False
     )
 
 

@@ -28,10 +28,18 @@ class Mutation(NamedTuple):
 
 
 OBJECTIVES, DROPOUT = "tests/training/test_objectives.py", "tests/modeling/test_dropout.py"
+JOBS, SEEDS = "tests/training/test_jobs.py", "tests/training/test_seeds.py"
+TRAINER, PREPARATION = "tests/training/test_trainer.py", "tests/training/test_preparation.py"
+OPTIMIZER, EVALUATORS = "tests/training/test_optimizer.py", "tests/training/test_evaluators.py"
+LAYERS = "tests/modeling/test_models.py tests/interop/test_huggingface.py tests/training/test_checkpoint.py"
+REPORT, TF1 = "tests/reports/test_report.py", "tests/interop/test_tf1_checkpoint.py"
+FOLDERS = "tests/interop/test_huggingface.py tests/interop/test_untrusted_folders.py"
+VOCABULARY, PIPELINE = "tests/tokenization/test_tokenization.py", "tests/data/test_pipeline.py"
+MASKING = "tests/data/test_masking.py"
 LATE = "deterministic=deterministic"
 MUTATIONS = [
     # What an objective sees.
-    Mutation("training/objectives.py", 'segment_ids=batch["segment_ids"],\n', "", OBJECTIVES),
+    Mutation("training/objectives.py", 'segment_ids=batch["segment_ids"],', "", OBJECTIVES),
     Mutation("training/objectives.py", 'position_ids=batch["position_ids"],\n', "", OBJECTIVES),
     Mutation("training/objectives.py", 'token_type_ids=batch["token_type_ids"],\n', "", OBJECTIVES),
     Mutation("training/objectives.py", 'attention_mask=batch["attention_mask"],\n', "", OBJECTIVES),
@@ -46,6 +54,77 @@ MUTATIONS = [
     Mutation("modeling/encoder.py", f"x + dropout(y, {LATE})", "x + y", DROPOUT),
     Mutation("modeling/attention.py", f"self.dropout(probabilities, {LATE})", "probabilities", DROPOUT),
     Mutation("modeling/embeddings.py", f"nn.Dropout(c.hidden_dropout_prob)(x, {LATE})", "x", DROPOUT),
+    # From a config to what a process trains on.
+    Mutation("training/jobs.py", "config.training.batch_size // jax.process_count()", "config.training.batch_size", JOBS),
+    Mutation("training/jobs.py", '"process_index": jax.process_index()', '"process_index": 0', JOBS),
+    Mutation("training/jobs.py", '"seed": config.seed', '"seed": 0', JOBS),
+    Mutation("training/trainer.py", "seed=self.config.seed", "seed=0", SEEDS),
+    Mutation("training/trainer.py", "self.tx, self.config.seed", "self.tx, 0", SEEDS),
+    Mutation("training/trainer.py", "accumulation=self.config.optimizer.accumulation", "accumulation=1", SEEDS),
+    Mutation("training/train_step.py", "jax.random.fold_in(key, index)", "key", SEEDS),
+    Mutation("training/train_step.py", "jax.random.fold_in(jax.random.key(seed), state.step)", "jax.random.key(seed)", SEEDS),
+    Mutation("training/optimizer.py", '"lamb": lambda: adam', '"lamb": lambda: optax.identity()', OPTIMIZER),
+    Mutation("training/optimizer.py", "optax.chain(optax.scale_by_factored_rms(), _by_layer(optax.clip_by_block_rms(1.0)))",
+             "optax.scale_by_factored_rms()", OPTIMIZER),
+    # Ten layers and more.
+    Mutation("modeling/encoder.py", '[encoder_params[f"layer_{i}"] for i in range(len(encoder_params) - len(rest))]',
+             "[encoder_params[name] for name in sorted(set(encoder_params) - set(rest))]", LAYERS),
+    Mutation("training/checkpoint.py", "sorted(numbers)[", "sorted(numbers, key=str)[", LAYERS),
+    Mutation("interop/conversion.py", "for i in range(shape[0])]", "for i in sorted(range(shape[0]), key=str)]", LAYERS),
+    # What a result is computed from.
+    Mutation("training/evaluators.py", "logits(params, batch).argmax(-1)", "logits(params, batch).argmin(-1)", EVALUATORS),
+    Mutation("training/evaluators.py", "np.concatenate(predictions)[: len(features)]",
+             "np.concatenate(predictions)[-len(features) :]", EVALUATORS),
+    Mutation("training/jobs.py", "data.eval_split)", "data.train_split)", JOBS),
+    Mutation("training/jobs.py", "task_config.dev_split, task_config.max_eval_examples",
+             "task_config.test_split, task_config.max_eval_examples", JOBS),
+    Mutation("training/jobs.py", "task_config.test_split, task_config.max_eval_examples",
+             "task_config.dev_split, task_config.max_eval_examples", JOBS),
+    Mutation("training/jobs.py", "task_config.dev_split, task_config.max_eval_examples", "task_config.dev_split", JOBS),
+    Mutation("training/jobs.py", "task_config.test_split, task_config.max_eval_examples", "task_config.test_split", JOBS),
+    Mutation("training/jobs.py", "task_config.train_split, task_config.max_train_examples", "task_config.train_split", JOBS),
+    Mutation("training/jobs.py", "config.training.epochs * per_epoch", "config.training.epochs * len(train)", JOBS),
+    Mutation("training/jobs.py", "config.training.epochs * per_epoch", "per_epoch", JOBS),
+    Mutation("training/jobs.py", "per_epoch = len(train) // config.training.batch_size",
+             "per_epoch = -(-len(train) // config.training.batch_size)", JOBS),
+    Mutation("reports/report.py", 'if language != labelled]', "]", REPORT),
+    Mutation("reports/report.py", "/ len(others)", "", REPORT),
+    Mutation("reports/report.py", "results[comparison.pretrained], results[comparison.scratch]",
+             "results[comparison.scratch], results[comparison.pretrained]", REPORT),
+    Mutation("reports/report.py", 'for column in COLUMNS\n        ]', "for column in COLUMNS[::-1]\n        ]", REPORT),
+    Mutation("training/trainer.py", "tokens / (seconds * timed)", "tokens / seconds", SEEDS),
+    Mutation("training/trainer.py", "self.stopwatch.tick(step)\n                tokens = 0", "self.stopwatch.tick(step)",
+             SEEDS),
+    Mutation("training/trainer.py", "window, tokens = [], 0", "window = []", SEEDS),
+    Mutation("training/trainer.py", "value > best", "value >= best", TRAINER),
+    # Files.
+    Mutation("interop/names.py", '"bert/encoder/layer_{i}/attention/self/query"',
+             '"bert/encoder/layer_{i}/attention/self/value"', TF1),
+    Mutation("interop/tf1_checkpoint.py", "num_attention_heads=hidden // HEAD_DIM", "num_attention_heads=hidden // 32", TF1),
+    Mutation("interop/tf1_checkpoint.py", "num_attention_heads=hidden // HEAD_DIM", "num_attention_heads=1", TF1),
+    Mutation("interop/conversion.py", "(stored[::-1] if piece.transposed else stored) != shape",
+             "sorted(stored) != sorted(shape)", FOLDERS),
+    Mutation("modeling/generation.py", "jax.random.fold_in(rng, state.count)", "rng", "tests/modeling/test_decoding.py"),
+    Mutation("modeling/attention.py", "key, preferred_element_type=jnp.float32", "key", "tests/modeling/test_models.py"),
+    # Vocabulary and ids.
+    Mutation("tokenization/vocabulary.py", 'model_type="unigram",', 'model_type="unigram", normalization_rule_name="identity",',
+             VOCABULARY),
+    Mutation("tokenization/vocabulary.py", "user_defined_symbols=list(user_defined_symbols)", "user_defined_symbols=[]",
+             VOCABULARY),
+    Mutation("training/preparation.py", "config.data.alpha)", "1.0)", PREPARATION),
+    Mutation("training/preparation.py", "user_defined_symbols=config.tokenizer.user_defined_symbols,", "", PREPARATION),
+    Mutation("training/preparation.py", "character_coverage=config.tokenizer.character_coverage,", "", PREPARATION),
+    Mutation("training/preparation.py", "total, config.seed)", "total, 0)", PREPARATION),
+    Mutation("training/preparation.py", '"bos_token_id": tokenizer.cls_token_id', '"bos_token_id": tokenizer.sep_token_id',
+             PREPARATION),
+    Mutation("training/preparation.py", '"eos_token_id": tokenizer.sep_token_id', '"eos_token_id": tokenizer.cls_token_id',
+             PREPARATION),
+    Mutation("training/preparation.py", '"pad_token_id": tokenizer.pad_token_id', '"pad_token_id": 0', PREPARATION),
+    Mutation("tasks/base.py", "constant_values=self.tokenizer.pad_token_id", "constant_values=0", "tests/tasks/test_tasks.py"),
+    Mutation("data/pipeline.py", "constant_values=tokenizer.pad_token_id", "constant_values=0", PIPELINE),
+    Mutation("data/pipeline.py", "config.seq_length, tokenizer.pad_token_id, seed", "config.seq_length, 0, seed", PIPELINE),
+    Mutation("data/masking.py", "kind < 0.9", "kind < 0.91", MASKING),
+    Mutation("data/masking.py", "kind < 0.8", "kind < 0.79", MASKING),
 ]  # fmt: skip
 
 

@@ -152,7 +152,7 @@ def test_smoke_variant_runs(name, tmp_path):
     # One layer is enough here and compiles faster; the flags also show that single values can be overridden.
     parts = {f"stages.{name}.": part for name, part in config["stages"].items()} if "stages" in config else {"": config}
     flags = [f"--config.{prefix}model.num_hidden_layers=1" for prefix, part in parts.items() if part.get("data")]
-    result = run_process(train_command(target, workdir, *flags), tmp_path / "compiled")
+    result = run_process(train_command(target, workdir, *flags))
     assert result.returncode == 0, result.stderr
     for stage in _stages(config):
         folder = workdir / stage if "stages" in config else workdir

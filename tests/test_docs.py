@@ -58,7 +58,7 @@ def commands(block):
 
 
 def run(arguments, folder):
-    environment = {**process_environment(folder.parent / "compiled"), "PYTHONPATH": str(ROOT)}
+    environment = {**process_environment(), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{arguments}\n{done.stderr}"
     return done.stdout

@@ -14,9 +14,7 @@ from rembert_jax.tasks.datasets import open_task, read_conllu
 from rembert_jax.tokenization import RemBertTokenizer, train_vocabulary
 
 DATA = ROOT.parent / "shared" / "data"
-pytestmark = pytest.mark.skipif(
-    not (DATA / "MANIFEST.tsv").is_file(), reason=f"needs real text in {DATA}, which is not part of the repository"
-)
+pytestmark = pytest.mark.real_data
 
 
 @functools.cache

@@ -34,7 +34,7 @@ def said(tmp_path_factory):
         result = subprocess.run(
             [sys.executable, *arguments],
             cwd=folder,
-            env={**process_environment(folder / "compiled"), "PYTHONPATH": str(ROOT)},
+            env={**process_environment(), "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
         )

@@ -29,29 +29,24 @@ from rembert_jax.training import checkpoint, trainer
 STEPS, EVERY = 120, 20
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
 def _write_config(path, **changes) -> pathlib.Path:
     config = with_changes(TINY_PRETRAINING, changes)
     path.write_text(f"import ml_collections\n\n\ndef get_config():\n    return ml_collections.ConfigDict({config!r})\n")
     return path
 
 
-def test_killed_run_ends_with_the_same_parameters(tmp_path, cache):
+def test_killed_run_ends_with_the_same_parameters(tmp_path):
     changes = {"steps": STEPS, "checkpoint_every": EVERY, "eval_every": 0, "log_every": 10}
     changes = {f"training.{key}": value for key, value in changes.items()}
     config = _write_config(tmp_path / "config.py", **changes)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finished = run_process(train_command(config, whole), cache)
+    finished = run_process(train_command(config, whole))
     assert finished.returncode == 0, finished.stderr
     assert f"step {STEPS}/{STEPS}" in finished.stderr
 
     with (tmp_path / "killed.log").open("w") as log:
         process = subprocess.Popen(
-            train_command(config, killed), cwd=ROOT, env=process_environment(cache), stdout=log, stderr=log
+            train_command(config, killed), cwd=ROOT, env=process_environment(), stdout=log, stderr=log
         )
         deadline = time.monotonic() + 200
         while not (killed / "checkpoints" / str(EVERY) / "_CHECKPOINT_METADATA").exists():
@@ -62,7 +57,7 @@ def test_killed_run_ends_with_the_same_parameters(tmp_path, cache):
     stopped_at = int(checkpoint.find(killed).name)
     assert EVERY <= stopped_at < STEPS
 
-    resumed = run_process(train_command(config, killed), cache)
+    resumed = run_process(train_command(config, killed))
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming from step" in resumed.stderr
     vocabularies = [(run / "sentencepiece.model").read_bytes() for run in (whole, killed)]
@@ -111,12 +106,12 @@ def test_killed_run_ends_with_the_same_parameters(tmp_path, cache):
         ),
     ],
 )
-def test_wrong_command_line_is_explained(tmp_path, cache, flags, message):
+def test_wrong_command_line_is_explained(tmp_path, flags, message):
     config = _write_config(tmp_path / "config.py")
     command = train_command(config, tmp_path / "run", *flags)
     if any(flag.startswith("--config=") for flag in flags):
         command.remove(f"--config={config}")
-    result = run_process(command, cache)
+    result = run_process(command)
     assert result.returncode != 0
     assert message.format(config=config) in result.stderr
     assert "Traceback" not in result.stderr and result.stderr.count("\n") <= 3

@@ -14,7 +14,7 @@ def test_table_and_json_name_every_tokenizer(tmp_path, with_file):
     if with_file:
         (tmp_path / "text.txt").write_text("the cat sat on the mat\n" * 30, encoding="utf-8")
         command += [f"--text={tmp_path / 'text.txt'}", "--vocab_size=17"]
-    done = run_process(command, tmp_path / "cache")
+    done = run_process(command)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert result["lines"] == (30 if with_file else 40) and result["bytes"] > result["lines"]

@@ -38,11 +38,11 @@ def test_share_of_predicted_tokens():
 
 
 def test_eighty_ten_ten():
-    row = _random_row(20_000)
-    result = _apply(row, max_predictions=20_000)
+    row = _random_row(500_000)
+    result = _apply(row, max_predictions=500_000, rate=0.9)
     positions, labels = _used(result), result["masked_labels"][result["masked_weights"] > 0]
     now, count = result["input_ids"][positions], len(positions)
-    assert count == 3000
+    assert count == 450_000
     masked, kept = (now == MASK).sum(), (now == labels).sum()
     changed = count - masked - kept
     for found, share in ((masked, 0.8), (kept, 0.1), (changed, 0.1)):

@@ -14,6 +14,7 @@ from rembert_jax.data.pipeline import (
     check_sources,
     eval_batches,
     example_batches,
+    sentence_batches,
     train_batches,
 )
 from rembert_jax.data.sources import LineFiles, SourceError
@@ -183,6 +184,16 @@ def test_short_last_batch_is_filled_with_rows_that_weigh_nothing():
     assert last["masked_weights"][0].sum() > 0
     for key in ("masked_weights", "segment_ids"):
         assert not last[key][1:].any()
+
+
+def test_padding_is_that_of_the_vocabulary():
+    tokenizer = NumberTokenizer()
+    tokenizer.pad_token_id = 3
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    (batch,) = sentence_batches(["10 11", "12"], tokenizer, length=6, batch_size=2)
+    assert batch["input_ids"].tolist() == [[cls, 10, 11, sep, 3, 3], [cls, 12, sep, 3, 3, 3]]
+    packed = next(_train({"a": ["10 11 12"] * 8}, tokenizer=tokenizer, config=DataConfig(source="text", seq_length=8)))
+    assert (packed["input_ids"][:, 5:] == 3).all() and (packed["segment_ids"][:, 5:] == 0).all()
 
 
 def test_batch_rows_worked_by_hand():

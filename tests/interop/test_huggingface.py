@@ -1,7 +1,9 @@
 """Folders in the format of transformers: there and back, and heads that come and go."""
 
+import dataclasses
 import json
 import logging
+import re
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +26,10 @@ from rembert_jax import (
 from rembert_jax.config import RemBertConfig
 from rembert_jax.errors import RemBertError
 from rembert_jax.interop import huggingface, names
+from rembert_jax.modeling.encoder import unstack_layers
 from rembert_jax.modeling.models import MODELS
 from rembert_jax.modeling.pretrained import abstract_params
-from rembert_jax.sharding import MeshConfig, make_mesh
+from rembert_jax.sharding import MeshConfig, make_mesh, unbox
 from rembert_jax.tree import flatten
 
 
@@ -57,6 +60,31 @@ def test_a_saved_model_comes_back_bit_for_bit(head, scan_layers, tiny_config, ra
         np.testing.assert_array_equal(first[name], second[name])
     if scan_layers:
         assert_same_trees(loaded, params)
+
+
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_twelve_layers_stay_in_their_order(scan_layers, tiny_config, tmp_path):
+    """Sorted as text, layer 10 would come before layer 2."""
+    model = RemBertForMaskedLM(
+        dataclasses.replace(tiny_config, num_hidden_layers=12), Execution(scan_layers=scan_layers)
+    )
+    params = unbox(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"])
+
+    def numbered(path, leaf):
+        name = jax.tree_util.keystr(path)
+        number = re.search(r"'layer_(\d+)'", name)
+        value = float(number.group(1)) if number else 0.0
+        stack = np.arange(12.0).reshape(12, *[1] * (len(leaf.shape) - 1)) if "'layer'" in name else value
+        return jnp.asarray(np.broadcast_to(stack, leaf.shape), jnp.float32)
+
+    save_pretrained(model, jax.tree_util.tree_map_with_path(numbered, params), tmp_path)
+    found = load_file(tmp_path / "model.safetensors")
+    assert [found[f"rembert.encoder.layer.{i}.output.dense.bias"][3] for i in range(12)] == [*range(12)]
+    for execution in (Execution(scan_layers=True), Execution(scan_layers=False)):
+        _, loaded = RemBertForMaskedLM.from_pretrained(tmp_path, execution=execution)
+        layers = loaded["rembert"]["encoder"]
+        layers = unstack_layers(layers) if execution.scan_layers else layers
+        assert [float(layers[f"layer_{i}"]["intermediate"]["kernel"][1, 2]) for i in range(12)] == [*range(12)]
 
 
 def test_names_and_orientation_in_the_file(masked_lm, folder):

@@ -1,6 +1,7 @@
 """A TensorFlow 1 checkpoint with the public variable names of the BERT family, written by TensorFlow itself."""
 
 import importlib.util
+import itertools
 import json
 
 import jax
@@ -45,21 +46,21 @@ def test_everything_arrives_with_the_output_embedding_and_the_head(checkpoints, 
     plan = run("--from", "tf1", "--to", "hf", "--input", source, "--output", tmp_path, "--drop", "optimizer", "pooler")
     model, params = RemBertForMaskedLM.from_pretrained(tmp_path)
     c = model.config
-    assert (c.vocab_size, c.hidden_size, c.num_hidden_layers, c.num_attention_heads) == (VOCABULARY, HIDDEN, LAYERS, 1)
+    assert (c.vocab_size, c.hidden_size, c.num_hidden_layers, c.num_attention_heads) == (VOCABULARY, HIDDEN, LAYERS, 2)
     assert (c.input_embedding_size, c.output_embedding_size, c.intermediate_size) == (INPUT, OUTPUT, FEED_FORWARD)
     assert (c.max_position_embeddings, c.type_vocab_size, c.tie_word_embeddings) == (16, 2, False)
     table = params["cls"]["decoder"]
     np.testing.assert_array_equal(table["embedding"], values["cls/predictions/output_embedding"])
     np.testing.assert_array_equal(table["bias"], values["cls/predictions/output_bias"])
     layers = params["rembert"]["encoder"]["layer"]
-    np.testing.assert_array_equal(
-        layers["attention"]["key"]["kernel"][1], values["bert/encoder/layer_1/attention/self/key/kernel"]
-    )
+    for i, name in itertools.product(range(LAYERS), ("query", "key", "value")):
+        expected = values[f"bert/encoder/layer_{i}/attention/self/{name}/kernel"]
+        np.testing.assert_array_equal(layers["attention"][name]["kernel"][i], expected)
     np.testing.assert_array_equal(
         layers["attention_LayerNorm"]["scale"][0], values["bert/encoder/layer_0/attention/output/LayerNorm/gamma"]
     )
     report = capsys.readouterr().out
-    assert "architecture by the shapes: 2 layers of 64, 1 heads of 64, hidden_act=gelu" in report
+    assert "architecture by the shapes: 2 layers of 128, 2 heads of 64, hidden_act=gelu" in report
     converted = [piece for pieces in plan.pieces.values() for piece in pieces]
     assert (
         len(converted) + len(plan.dropped) == 3 * (len(converted) + 2) + 1

@@ -135,6 +135,15 @@ def test_sizes_that_disagree_name_both_and_the_field(folder, changes, message):
         RemBertForMaskedLM.from_pretrained(folder)
 
 
+def test_a_matrix_in_the_other_orientation_is_refused(folder):
+    name = "rembert.encoder.embedding_hidden_mapping_in.weight"
+    rewrite(folder, lambda tensors: {**tensors, name: np.ascontiguousarray(tensors[name].T)})
+    with pytest.raises(
+        RemBertError, match=r"mapping_in.weight: saved \[8, 16\], expected \[16, 8\] by input_embedding"
+    ):
+        RemBertForMaskedLM.from_pretrained(folder)
+
+
 def test_quantised_weights_are_refused(folder):
     name = "rembert.encoder.layer.1.output.dense.weight"
     rewrite(folder, lambda tensors: {**tensors, name: tensors[name].astype(np.int8)})

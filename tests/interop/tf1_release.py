@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-HIDDEN, LAYERS, VOCABULARY, INPUT, OUTPUT, FEED_FORWARD = 64, 2, 50, 12, 20, 24
+HIDDEN, LAYERS, VOCABULARY, INPUT, OUTPUT, FEED_FORWARD = 128, 2, 50, 12, 20, 24
 
 WRITER = """
 import os, sys

@@ -156,6 +156,18 @@ def test_greedy_tokens_are_the_most_probable_ones(plain):
     np.testing.assert_array_equal(tokens[0, 4:], np.argmax(logits[0, 3:-1], axis=-1))
 
 
+def test_each_sampled_token_is_drawn_anew(plain):
+    model, params = plain
+    even = jax.tree.map(jnp.zeros_like, params)  # All words are equally likely, whatever stands before.
+    options = {"max_new_tokens": 8, "do_sample": True, "eos_token_id": -1}
+    one, again, other = (
+        model.generate(even, PROMPTS, MASK, rng=jax.random.key(k), **options)[:, 4:] for k in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any() and (one[0] != one[1]).any()
+    assert all(len(set(row.tolist())) > 4 for row in one)  # Of 8 from 48; the same key would give one word 8 times.
+
+
 def test_the_side_of_the_padding_does_not_matter(plain):
     model, params = plain
     right, right_mask = jnp.array([[30, 2, 0, 0]]), jnp.array([[1, 1, 0, 0]])

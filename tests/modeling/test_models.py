@@ -164,6 +164,16 @@ def test_attention_probabilities_of_a_worked_example():
 # How the model is executed does not change what it computes.
 
 
+def test_scores_of_bfloat16_queries_are_float32():
+    # Scores 256 and 257 times 1/sqrt 2; bfloat16 has no 257, and both would be the same.
+    query = jnp.array([256.0, 1.0], jnp.bfloat16)[None, None, None]
+    keys = jnp.array([[1.0, 0.0], [1.0, 1.0]], jnp.bfloat16)[None, :, None]
+    found = attention_probabilities(query, keys, jnp.ones((1, 1, 1, 2), bool))
+    assert found.dtype == jnp.float32
+    odds = np.exp(1 / np.sqrt(2.0))
+    np.testing.assert_allclose(found.ravel(), [1 / (1 + odds), odds / (1 + odds)], rtol=1e-5)
+
+
 def test_outputs_and_gradients_do_not_depend_on_the_execution(masked_lm_step):
     expected = masked_lm_step(Execution())
     assert float(expected["loss"]) > 1.0
@@ -203,6 +213,13 @@ def test_stacking_and_unstacking_layers_are_inverse(tiny_config, random_params):
         random_params(RemBertModel(tiny_config, LOOP), IDS)["encoder"]
     )
     jax.tree.map(np.testing.assert_array_equal, stack_layers(loose), stacked)
+
+
+def test_twelve_layers_are_stacked_by_their_numbers():
+    loose = {f"layer_{i}": {"kernel": jnp.full((2,), i)} for i in range(12)}
+    stacked = stack_layers({"embedding_hidden_mapping_in": {}, **loose})
+    assert stacked["layer"]["kernel"][:, 0].tolist() == list(range(12))
+    assert unstack_layers(stacked)["layer_10"]["kernel"].tolist() == [10, 10]
 
 
 def test_bfloat16_compute_is_close_and_keeps_float32_parameters(tiny_config, random_params):

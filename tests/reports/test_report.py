@@ -46,6 +46,22 @@ def test_rows_worked_by_hand():
     assert rows["zero-shot"] == pytest.approx({"pre-trained": 60.0, "scratch": 15.0, "no context": 25.0})
 
 
+def test_the_table_as_it_is_read(tmp_path):
+    other = _fine_tuning({"qaa": 0.4, "qab": 0.3}, {"qaa": 0.2, "qab": 0.1})
+    results = {**RESULTS, "c": other, "d": _fine_tuning({"qaa": 0.35, "qab": 0.15}, {"qaa": 0.0, "qab": 0.0})}
+    tasks = (("One", "a", "b"), ("Two", "c", "d"))
+    report.write([Comparison(title=t, pretrained=p, scratch=s) for t, p, s in tasks], results, tmp_path)
+    assert (tmp_path / "results.md").read_text().splitlines()[:6] == [
+        "| language | One, pre-trained | One, scratch | One, no context "
+        "| Two, pre-trained | Two, scratch | Two, no context |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| qaa (labels) | 90.0 | 80.0 | 25.0 | 40.0 | 35.0 | 20.0 |",
+        "| qab | 50.0 | 10.0 | 25.0 | 30.0 | 15.0 | 10.0 |",
+        "| qac | 70.0 | 20.0 | 25.0 | – | – | – |",
+        "| mean, no labels | 60.0 | 15.0 | 25.0 | 30.0 | 15.0 | 10.0 |",
+    ]
+
+
 @pytest.mark.parametrize(
     ("expected", "verdict"), [((59.9, 60.0), "within"), ((60.1, 70.0), "below"), ((50.0, 59.9), "above")]
 )

@@ -64,6 +64,13 @@ def test_single_text_features_worked_by_hand():
     assert task.features({"one": "11 12 13 14 15 16", "label": 0})["input_ids"].tolist() == [CLS, 11, 12, 13, 14, SEP]
 
 
+def test_padding_is_that_of_the_vocabulary():
+    task = _pairs()
+    task.tokenizer.pad_token_id = 7
+    features = task.features({"one": "11", "two": "12", "label": 0})
+    assert features["input_ids"].tolist() == [CLS, 11, SEP, 12, SEP, 7, 7, 7, 7, 7]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "room", "expected"),
     [

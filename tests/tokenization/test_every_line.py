@@ -18,9 +18,7 @@ DATA = ROOT.parent / "shared" / "data"
 BATCH = 4000
 LONG = 1000
 pytestmark = [
-    pytest.mark.skipif(
-        not (DATA / "MANIFEST.tsv").is_file(), reason=f"needs real text in {DATA}, which is not part of the repository"
-    ),
+    pytest.mark.real_data,
     pytest.mark.xdist_group("every_line"),  # One process reads the lines.
 ]
 

@@ -120,6 +120,12 @@ def test_space_piece_is_known_where_there_is_one(tmp_path):
     assert RemBertTokenizer(path).space_token_id is None
 
 
+def test_text_is_normalised_by_nfkc(tmp_path):
+    tokenizer = RemBertTokenizer(_train(TEXTS, tmp_path / "v.model"))
+    for given, plain in (("ﬁne", "fine"), ("Ｔｈｅ", "The"), ("e\u0301", "é"), ("①", "1")):
+        assert tokenizer.encode(given) == tokenizer.encode(plain)
+
+
 def test_user_symbols_are_one_piece(tmp_path):
     tokenizer = RemBertTokenizer(_train(TEXTS, tmp_path / "v.model", user_defined_symbols=("<url>",)))
     url = tokenizer.pieces.piece_to_id("<url>")

@@ -181,7 +181,7 @@ def test_the_command_line_reports_and_refuses_in_words(folder, tmp_path):
 
     def process(*more):
         return subprocess.run(
-            [*command, *more], cwd=ROOT, env=process_environment(tmp_path), capture_output=True, text=True, timeout=120
+            [*command, *more], cwd=ROOT, env=process_environment(), capture_output=True, text=True, timeout=120
         )
 
     refused = process("--head", "base")

@@ -38,12 +38,7 @@ def write_config(folder, members=MEMBERS):
     return path
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
-def launch(cache, config, workdir, *flags, **options):
+def launch(config, workdir, *flags, **options):
     command = [
         sys.executable,
         "-m",
@@ -55,7 +50,7 @@ def launch(cache, config, workdir, *flags, **options):
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env=process_environment(cache),
+        env=process_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -67,9 +62,9 @@ def table(workdir):
     return collect.to_csv(collect.make_table(runs.find_runs(workdir), metrics=["average/*"]))
 
 
-def test_a_sweep_killed_in_the_middle_ends_with_the_same_table(tmp_path, cache):
+def test_a_sweep_killed_in_the_middle_ends_with_the_same_table(tmp_path):
     config, whole, killed = write_config(tmp_path), tmp_path / "whole", tmp_path / "killed"
-    process = launch(cache, config, whole, "--parallel=2")
+    process = launch(config, whole, "--parallel=2")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert out.splitlines()[0] == f"2 members, 0 of them finished, 2 at a time, in {whole}"
@@ -79,7 +74,7 @@ def test_a_sweep_killed_in_the_middle_ends_with_the_same_table(tmp_path, cache):
     assert sum(log.count("training a vocabulary") for log in logs) == 1
     assert sum(log.count("tokenising") for log in logs) == 2
 
-    process = launch(cache, config, killed, start_new_session=True)
+    process = launch(config, killed, start_new_session=True)
     deadline = time.monotonic() + 200
     while not (killed / "1" / "config.json").exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
@@ -87,7 +82,7 @@ def test_a_sweep_killed_in_the_middle_ends_with_the_same_table(tmp_path, cache):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert [not run.status for run in runs.find_runs(killed)] == [True, False]
-    process = launch(cache, config, killed)
+    process = launch(config, killed)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert out.splitlines()[0].startswith("2 members, 1 of them finished, 1 at a time")
@@ -96,9 +91,9 @@ def test_a_sweep_killed_in_the_middle_ends_with_the_same_table(tmp_path, cache):
     assert len(seconds) == 1 + 2 * 2
 
 
-def test_a_failed_member_is_listed_and_leaves_the_others(tmp_path, cache):
+def test_a_failed_member_is_listed_and_leaves_the_others(tmp_path):
     members = '[{"optimizer.learning_rate": 1e300}, {"optimizer.learning_rate": 1e-3}]'
-    process = launch(cache, write_config(tmp_path, members), tmp_path / "run")
+    process = launch(write_config(tmp_path, members), tmp_path / "run")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "1 (learning_rate=0.001): finished" in out and "1 of 2 finished, 1 failed" in out
@@ -110,8 +105,8 @@ def test_a_failed_member_is_listed_and_leaves_the_others(tmp_path, cache):
     assert status["1"] == "" and status["0"].startswith("failed: TrainingError: step 1:")
 
 
-def test_members_end_with_a_launcher_that_is_told_to_end(tmp_path, cache):
-    process = launch(cache, write_config(tmp_path), tmp_path / "run")
+def test_members_end_with_a_launcher_that_is_told_to_end(tmp_path):
+    process = launch(write_config(tmp_path), tmp_path / "run")
     deadline = time.monotonic() + 100
     while not (tmp_path / "run" / "0" / "log.txt").exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()

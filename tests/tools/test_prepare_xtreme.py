@@ -168,7 +168,7 @@ def test_folders_without_any_of_it_are_refused(tmp_path):
         prepare_xtreme.main([f"--input={tmp_path}", f"--output={tmp_path / 'out'}"])
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
+@pytest.mark.real_data
 def test_real_data_of_all_tasks_is_prepared_and_scores_itself(tmp_path, capsys):
     manifest = prepare.prepare(SHARED, tmp_path / "xtreme")
     assert {name.partition("/")[0] for name in manifest["files"]} == set(TASKS)

@@ -9,7 +9,6 @@ from rembert_jax import sharding
 from rembert_jax.training import trainer
 
 FINE_TUNING: dict[str, Any] = {
-    "execution": {"scan_layers": False},
     "task": {
         "kind": "sequence_classification",
         "source": "tfds",

@@ -19,7 +19,7 @@ from rembert_jax.training import checkpoint, train_state
 from rembert_jax.training.checkpoint import CheckpointError, CheckpointStore
 from rembert_jax.training.optimizer import OptimizerConfig, make_optimizer
 
-CONFIG = RemBertConfig(**TINY_MODEL, vocab_size=48, bos_token_id=1, eos_token_id=2)
+CONFIG = RemBertConfig(**TINY_MODEL | {"num_hidden_layers": 1}, vocab_size=48, bos_token_id=1, eos_token_id=2)
 LOOP = Execution(scan_layers=False)
 TX = make_optimizer(OptimizerConfig(learning_rate=1e-3), 10)
 

@@ -6,7 +6,7 @@ import pytest
 
 from rembert_jax import sharding
 from rembert_jax.sharding import MeshConfig
-from rembert_jax.training.evaluators import RetrievalEvaluator, retrieval_accuracy, with_average
+from rembert_jax.training.evaluators import RetrievalEvaluator, TaskEvaluator, retrieval_accuracy, with_average
 
 
 def test_average_is_over_the_languages_that_have_the_metric():
@@ -68,3 +68,34 @@ def test_sentences_may_fill_several_batches(evaluator):
     first, second = _batches(list(range(1, 9)), 0), _batches([9], 0)
     found = evaluator({"qaa": first + second, "qab": first + second})(jnp.float32(2 * np.pi / 40))
     assert found["qaa"]["retrieval_0"] == 1.0
+
+
+class Digits:
+    """A task whose examples are numbers; its metrics show what it was given."""
+
+    labels = tuple(range(10))
+
+    def features(self, example):
+        return {"digit": np.array(example), "labels": np.array(example % 10)}
+
+    def metrics(self, predictions, labels, examples):
+        assert labels.tolist() == [example % 10 for example in examples] and len(predictions) == len(examples)
+        return {"accuracy": float(np.mean(predictions == labels)), "count": float(len(examples))}
+
+
+def test_a_task_is_scored_by_its_largest_logit_on_every_example_once():
+    mesh = sharding.make_mesh(MeshConfig(data=-1))
+
+    def logits(params, batch):  # Right but for the digit 7, which is taken for a 2; the least likely is the next one.
+        taken = jnp.where(batch["digit"] % 10 == 7, 2, batch["digit"] % 10)
+        return params * (jnp.eye(10)[taken] - jnp.eye(10)[(taken + 1) % 10])
+
+    evaluate = TaskEvaluator(
+        Digits(), logits, batch_size=8, mesh=mesh, place=lambda batch: sharding.to_global(batch, mesh)
+    )
+    splits = {"qaa": list(range(10)), "qab": [7, 3, 3]}  # A batch and a quarter; less than a half.
+    found = evaluate(jnp.float32(2.0), splits)
+    assert found["qaa"] == pytest.approx({"accuracy": 0.9, "count": 10})
+    assert found["qab"] == pytest.approx({"accuracy": 2 / 3, "count": 3})
+    assert found["average"]["accuracy"] == pytest.approx((0.9 + 2 / 3) / 2)
+    assert evaluate(jnp.float32(-1.0), splits)["qaa"]["accuracy"] == 0.0

@@ -111,6 +111,35 @@ def test_two_adamw_steps_equal_numpy():
         np.testing.assert_allclose(params[layer][name], value, rtol=1e-6, err_msg=f"{layer}/{name}")
 
 
+def two_updates(name, parameter, gradients):
+    """The second update of one parameter, without decay and clipping of the gradient, at a learning rate of 1."""
+    config = OptimizerConfig(
+        learning_rate=1.0, decay="constant", name=name, b1=0.8, b2=0.9, weight_decay=0.0, clip_norm=0.0
+    )
+    tx = make_optimizer(config, 10)
+    params = {"dense": {"kernel": jnp.asarray(parameter, jnp.float32)}}
+    updates, state = params, tx.init(params)
+    for gradient in gradients:
+        updates, state = tx.update({"dense": {"kernel": jnp.asarray(gradient, jnp.float32)}}, state, params)
+    return np.asarray(updates["dense"]["kernel"])
+
+
+def test_lamb_is_the_direction_of_adam_as_long_as_the_parameter():
+    parameter, gradients = np.array([[3.0, 4.0]]), np.array([[[1.0, 1.0]], [[1.0, -2.0]]])
+    first = (0.8 * 0.2 * gradients[0] + 0.2 * gradients[1]) / (1 - 0.8**2)
+    second = (0.9 * 0.1 * gradients[0] ** 2 + 0.1 * gradients[1] ** 2) / (1 - 0.9**2)
+    direction = first / (np.sqrt(second) + 1e-6)
+    expected = -5.0 * direction / np.linalg.norm(direction)  # The parameter is 5 long.
+    np.testing.assert_allclose(two_updates("lamb", parameter, gradients), expected, rtol=1e-5)
+
+
+def test_adafactor_limits_the_root_mean_square_of_an_update_to_one():
+    # Moments of the second step: a share of 2 ** -0.8 = 0.574 is new.
+    for small, expected in ((10.0, 1.0), (0.1, 0.1 / np.sqrt(0.4257 + 0.5743 * 0.01))):
+        updates = two_updates("adafactor", np.ones((2, 3)), [np.ones((2, 3)), np.full((2, 3), small)])
+        np.testing.assert_allclose(updates, -expected, rtol=1e-3)  # Of 10, 10 / sqrt(0.43 + 57.4) would be 1.31.
+
+
 @pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor", "muon"])
 def test_without_gradient_only_matrices_decay(name):
     tx = make_optimizer(OptimizerConfig(learning_rate=0.1, name=name, weight_decay=0.5), 10)

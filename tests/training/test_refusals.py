@@ -27,7 +27,7 @@ from rembert_jax.training.settings import TrainingError
         ({"data.workers": 2}, r"data\.workers: 0 -> 2"),
         ({"training.steps": 7}, r"training\.steps: 6 -> 7"),
         ({"training.eval_every": 2}, r"training\.eval_every: 3 -> 2"),
-        ({"execution.scan_layers": True}, r"execution\.scan_layers: False -> True"),
+        ({"execution.scan_layers": False}, r"execution\.scan_layers: True -> False"),
         ({"execution.compute_dtype": "bfloat16"}, r"execution\.compute_dtype: float32 -> bfloat16"),
     ],
 )

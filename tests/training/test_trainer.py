@@ -181,7 +181,6 @@ def test_accumulated_gradients_train_alike(pretrained, tmp_path, one_device):
 def test_a_run_with_muon_frozen_embeddings_factors_and_z_loss(pretrained, tmp_path, one_device):
     changes = {
         "init_from": str(pretrained[0]),
-        "execution.scan_layers": True,
         "optimizer.name": "muon",
         "optimizer.freeze": ("word_embeddings",),
         "optimizer.learning_rate_factors": {"cls": 0.0},
@@ -206,8 +205,8 @@ def test_a_run_with_muon_frozen_embeddings_factors_and_z_loss(pretrained, tmp_pa
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """Development accuracies 0.5, 0.9, 0.7 in turn; the parameters that were evaluated, and those that were tested."""
-    script, seen, tested = itertools.cycle([0.5, 0.9, 0.7]), [], []
+    """Development accuracies 0.5, 0.9, 0.9 in turn; the parameters that were evaluated, and those that were tested."""
+    script, seen, tested = itertools.cycle([0.5, 0.9, 0.9]), [], []
 
     def score(self, params, examples):
         copy = jax.tree.map(np.array, params)
@@ -221,7 +220,7 @@ def scripted(monkeypatch):
     return SimpleNamespace(seen=seen, tested=tested)
 
 
-def test_fine_tuning_keeps_the_best_development_step_also_when_interrupted(
+def test_fine_tuning_keeps_the_first_of_the_best_development_steps_also_when_interrupted(
     pretrained, tmp_path, one_device, small_sets, scripted
 ):
     config = with_changes(FINE_TUNING, {"init_from": str(pretrained[0]), "training.checkpoint_every": 2})

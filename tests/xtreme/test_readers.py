@@ -161,7 +161,7 @@ def test_empty_nodes_hidden_text_and_joiners(tmp_path):
     assert [one["tokens"] for one in conllu.read(path, "fa", "hf_compat")] == [["a\u200cb", "c"]]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
+@pytest.mark.real_data
 def test_real_files_have_the_counts_of_their_manifest():
     readers_of = {
         "xnli": lambda path: readers.read_pairs(path, XNLI)[0],
@@ -184,7 +184,7 @@ def test_real_files_have_the_counts_of_their_manifest():
     assert checked == set(readers_of)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
+@pytest.mark.real_data
 def test_real_treebanks_are_fused_as_xtreme_s_own_preprocessing_left_them():
     found = {}
     for language in ("de", "en", "es", "zh"):
@@ -204,7 +204,7 @@ def test_real_treebanks_are_fused_as_xtreme_s_own_preprocessing_left_them():
     assert found == {"de": 6, "en": 1015, "es": 145, "zh": 400}
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
+@pytest.mark.real_data
 def test_real_tatoeba_files_are_aligned():
     for folder in sorted((SHARED / "tatoeba").iterdir()):
         code = LASER_CODES[folder.name]

@@ -1,0 +1,56 @@
+"""What a run's vocabulary is learnt from, and what its model takes from a vocabulary."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+from helpers import TINY_PRETRAINING, with_changes
+
+from rembert_jax.training import preparation, settings
+
+TEXTS = {"qaa": [f"a{i}" for i in range(900)], "qab": [f"b{i}" for i in range(100)]}
+
+
+@pytest.fixture
+def learnt(tmp_path, monkeypatch):
+    """The texts and settings that the vocabulary of a config is trained with."""
+
+    def train(sentences, path, **options):
+        train.found = list(sentences), options
+        path.write_bytes(b"a vocabulary")
+
+    monkeypatch.setattr(preparation, "train_vocabulary", train)
+    monkeypatch.setattr(
+        preparation.RemBertTokenizer, "from_pretrained", lambda _: SimpleNamespace(vocab_size=1, sha256="")
+    )
+
+    def run(**changes):
+        config = settings.resolve(with_changes(TINY_PRETRAINING, changes))
+        preparation.open_tokenizer(config, tmp_path, TEXTS)
+        return train.found
+
+    return run
+
+
+def test_a_vocabulary_is_learnt_from_languages_in_the_shares_of_pre_training(learnt):
+    # By the roots of 900 and 100, three to one; by their sizes, nine to one.
+    for alpha, shares in ((0.5, {"a": 300, "b": 100}), (1.0, {"a": 360, "b": 40}), (0.0, {"a": 200, "b": 200})):
+        texts, _ = learnt(**{"data.alpha": alpha, "tokenizer.sample_sentences": 400})
+        assert Counter(text[0] for text in texts) == shares
+
+
+def test_a_vocabulary_is_learnt_with_the_settings_and_the_seed_of_the_run(learnt):
+    tokenizer = {"vocab_size": 321, "character_coverage": 0.99, "user_defined_symbols": ("<url>", "<user>")}
+    changes = {f"tokenizer.{name}": value for name, value in tokenizer.items()}
+    texts, options = learnt(**changes)
+    assert options == tokenizer
+    assert Counter(text[0] for text in texts) == {"a": 112, "b": 38}, "150 texts, as the config says"
+    assert learnt(**changes)[0] == texts != learnt(**changes, seed=1)[0]
+
+
+def test_a_model_takes_the_size_and_the_special_ids_of_its_vocabulary():
+    ids = {"pad_token_id": 7, "cls_token_id": 3, "sep_token_id": 5}
+    vocabulary = SimpleNamespace(vocab_size=300, model_file="v.model", sha256="0", **ids)
+    config = preparation.model_config(settings.resolve(TINY_PRETRAINING), vocabulary, None)
+    assert (config.vocab_size, config.hidden_size) == (300, 16)
+    assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (7, 3, 5)
