@@ -9,7 +9,7 @@ pre-training, and the table at the end compares them. What to expect, and how th
 
 Arguments:
   seed: of everything: world and languages, vocabulary, initialisation, order, masking, dropout. `:seed=7` is another world.
-  smoke: shrinks every stage to a few steps, for tests.
+  smoke: shrinks every stage to a few steps and two languages, for tests.
 """
 
 from types import SimpleNamespace
@@ -65,12 +65,16 @@ def _pretraining(args: SimpleNamespace) -> dict:
         },
         "execution": {"scan_layers": False},
         # Fewer pieces spell out the function words, which carry the grammar.
-        "tokenizer": {"vocab_size": 900, "sample_sentences": 1000 if args.smoke else 5000, "character_coverage": 1.0},
+        "tokenizer": {
+            "vocab_size": 600 if args.smoke else 900,
+            "sample_sentences": 1000 if args.smoke else 5000,
+            "character_coverage": 1.0,
+        },
         "data": {
             "source": "synthetic",
-            "languages": LANGUAGES,
+            "languages": LANGUAGES[: 2 if args.smoke else None],
             "eval_split": "validation",
-            "eval_texts": 60,
+            "eval_texts": 4 if args.smoke else 60,
             "seq_length": 64,
             "synthetic": {"seed": args.seed},
             "parallel_texts": 8 if args.smoke else 200,
@@ -118,7 +122,7 @@ def _fine_tuning(task: str, source: str, args: SimpleNamespace) -> dict:
             "source": "tfds",
             "data_dir": "{workdir}/data",
             "train_language": "qaa",
-            "test_languages": LANGUAGES,
+            "test_languages": LANGUAGES[: 2 if args.smoke else None],
             "max_length": 40,
             **kinds[task],
             **({"max_train_examples": 64, "max_eval_examples": 32} if args.smoke else {}),

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,9 @@ from rembert_jax.data.pipeline import DataConfig
 from rembert_jax.errors import RemBertError
 from rembert_jax.modeling.models import RemBertForMaskedLM
 from rembert_jax.reports import report
+from rembert_jax.reports.plots import read_metrics
 from rembert_jax.tasks.base import TaskConfig
+from rembert_jax.training import checkpoint
 from rembert_jax.training.optimizer import OptimizerConfig
 from rembert_jax.training.settings import ExperimentConfig, TrainingConfig
 
@@ -144,6 +147,7 @@ def test_docstring_holds_a_command_that_names_the_file(name):
     ) in text and f"configs/{name}" in text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in FILES if name not in RUN_ELSEWHERE])
 def test_smoke_variant_runs(name, tmp_path):
     target = f"configs/{name}:{_arg(name, tmp_path, smoke=True)}"
@@ -154,14 +158,33 @@ def test_smoke_variant_runs(name, tmp_path):
     flags = [f"--config.{prefix}model.num_hidden_layers=1" for prefix, part in parts.items() if part.get("data")]
     result = run_process(train_command(target, workdir, *flags))
     assert result.returncode == 0, result.stderr
-    for stage in _stages(config):
+    outcomes = {}
+    for stage, given in _stages(config).items():
         folder = workdir / stage if "stages" in config else workdir
-        outcome = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        assert outcome["steps"] > 0 and outcome["test"]["average"]
-        assert (folder / "loss.png").is_file() and (folder / "metrics.jsonl").read_text(encoding="utf-8")
-    if config.get("report"):
-        table = (workdir / "results.md").read_text(encoding="utf-8")
-        assert all(item["title"] in table and item["title"] in result.stdout for item in config["report"].values())
+        outcome = outcomes[stage] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        assert (folder / "loss.png").is_file()
+        losses = dict(read_metrics(folder / "metrics.jsonl")["train/loss"])
+        assert max(losses) == outcome["steps"] == (given.training.steps or outcome["steps"]) > 0
+        assert all(0.0 <= values.get("accuracy", 0.0) <= 1.0 for values in outcome["test"].values())
+        if given.data:
+            pieces = checkpoint.read_manifest(checkpoint.find(folder))["model"]["vocab_size"]
+            # At first all pieces are about equally likely.
+            assert losses[min(losses)] == pytest.approx(math.log(pieces), abs=0.5)
+            assert 1.0 < outcome["test"]["average"]["loss"] < losses[min(losses)] + 0.2
+            assert 1.0 < outcome["baseline"]["average"]["loss"] < math.log(pieces)
+        else:
+            assert set(outcome["test"]) == {*given.task.test_languages, "average"}
+    for item in config.get("report", {}).values():
+        rows = json.loads((workdir / "results.json").read_text(encoding="utf-8"))[item["title"]]
+        trained, scratch = (outcomes[item[name]] for name in ("pretrained", "scratch"))
+        for language, baseline in trained["baseline"].items():
+            expected = [trained["test"][language]["accuracy"], scratch["test"][language]["accuracy"], baseline]
+            assert list(rows[language].values()) == pytest.approx([100 * value for value in expected])
+            text = " | ".join(f"{100 * value:.1f}" for value in expected)
+            assert text in (workdir / "results.md").read_text(encoding="utf-8")
+        others = [row for language, row in rows.items() if language not in ("zero-shot", trained["train_language"])]
+        mean = sum(row["pre-trained"] for row in others) / len(others)
+        assert rows["zero-shot"]["pre-trained"] == pytest.approx(mean) and f"{mean:.1f}" in result.stdout
 
 
 def test_one_seed_sets_every_seed_of_the_quickstart():

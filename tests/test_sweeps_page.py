@@ -43,6 +43,7 @@ def said(tmp_path_factory):
     return folder, outputs
 
 
+@pytest.mark.long
 def test_the_worked_example_ends_with_a_table_of_both_widths(said):
     folder, outputs = said
     assert "2 of 2 finished" in outputs[0]

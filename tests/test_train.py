@@ -35,6 +35,7 @@ def _write_config(path, **changes) -> pathlib.Path:
     return path
 
 
+@pytest.mark.long
 def test_killed_run_ends_with_the_same_parameters(tmp_path):
     changes = {"steps": STEPS, "checkpoint_every": EVERY, "eval_every": 0, "log_every": 10}
     changes = {f"training.{key}": value for key, value in changes.items()}

@@ -11,11 +11,14 @@ from rembert_jax.data.tokenized import encode
 from rembert_jax.tokenization import RemBertTokenizer
 
 SAMPLE = 5000
-"""Training texts of each language that are counted."""
+"""Training texts of each language that are counted at most."""
 
 
 def frequency_losses(
-    texts: Mapping[str, Sequence[str]], batches: Mapping[str, Sequence[Features]], tokenizer: RemBertTokenizer
+    texts: Mapping[str, Sequence[str]],
+    batches: Mapping[str, Sequence[Features]],
+    tokenizer: RemBertTokenizer,
+    sample: int = SAMPLE,
 ) -> dict[str, float]:
     """Loss (nats per masked token) by language of a guess that knows the language and how frequent each piece is in it.
 
@@ -23,13 +26,14 @@ def frequency_losses(
       texts: language to training texts.
       batches: language to held-out batches (`pipeline.eval_batches`).
       tokenizer: of both.
+      sample: how many training texts of each language are counted, spread evenly over all of them.
     """
-    return {language: _loss(texts[language], rows, tokenizer) for language, rows in batches.items()}
+    return {language: _loss(texts[language], rows, tokenizer, sample) for language, rows in batches.items()}
 
 
-def _loss(texts: Sequence[str], batches: Sequence[Features], tokenizer: RemBertTokenizer) -> float:
+def _loss(texts: Sequence[str], batches: Sequence[Features], tokenizer: RemBertTokenizer, sample: int) -> float:
     counts = np.ones(tokenizer.vocab_size)  # One more than seen, so that nothing is impossible.
-    step = max(1, len(texts) // SAMPLE)
+    step = max(1, len(texts) // sample)
     for index in range(0, len(texts), step):
         ids = encode(tokenizer, texts[index])
         counts += np.bincount(np.array(ids, np.int64), minlength=len(counts))

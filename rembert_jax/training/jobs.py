@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from rembert_jax import sharding
 from rembert_jax.config import RemBertConfig
 from rembert_jax.data import pipeline
-from rembert_jax.data.frequencies import frequency_losses
+from rembert_jax.data.frequencies import SAMPLE, frequency_losses
 from rembert_jax.modeling.models import (
     RemBertForMaskedLM,
     RemBertForSequenceClassification,
@@ -136,7 +136,8 @@ def pretraining(
         return with_average({language: {**metrics[language], **found.get(language, {})} for language in metrics})
 
     def baseline() -> Metrics:
-        frequencies = frequency_losses(texts, batches, tokenizer)
+        # A hundred texts are counted for each that is predicted; more would not show in a loss over so few.
+        frequencies = frequency_losses(texts, batches, tokenizer, min(SAMPLE, 100 * data.eval_texts))
         found = retrieval(train_state.initial_params(job.init, config.seed, mesh)) if sentences else {}
         return with_average({lang: {"loss": frequencies[lang], **found.get(lang, {})} for lang in frequencies})
 

@@ -29,7 +29,9 @@ def test_many_texts_are_counted_in_part():
             self.append(index)
             return "7"
 
-    texts = Texts()
     batch = {"masked_labels": np.array([[7]]), "masked_weights": np.ones((1, 1))}
-    assert frequency_losses({"one": texts}, {"one": [batch]}, NumberTokenizer())["one"] < 0.1
-    assert list.__len__(texts) == 5000
+    for options, count in (({}, 5000), ({"sample": 400}, 400)):
+        texts = Texts()
+        found = frequency_losses({"one": texts}, {"one": [batch]}, NumberTokenizer(), **options)
+        assert found["one"] == pytest.approx(-math.log((count + 1) / (count + NumberTokenizer.vocab_size)))
+        assert list.__len__(texts) == count and max(texts) > 990_000, "spread over all"

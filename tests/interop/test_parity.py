@@ -55,7 +55,18 @@ WITH_GRADIENTS = ("odd", "wide-input")
 CASES = [(head, name) for head in HEADS for name in CONFIGS if head == "RemBertModel" or name not in WITH_GRADIENTS]
 
 
-@pytest.mark.parametrize("head, name", CASES)
+def pairs(cases):
+    """All cases, of which one for each first part is run with every change, and the others with the slow tests.
+
+    The second parts take turns, so that each of them is run too.
+    """
+    firsts = list(dict.fromkeys(first for first, _ in cases))
+    of = {first: [second for one, second in cases if one == first] for first in firsts}
+    chosen = {(first, of[first][i % len(of[first])]) for i, first in enumerate(firsts)}
+    return [pytest.param(*case, marks=[] if case in chosen else pytest.mark.slow) for case in cases]
+
+
+@pytest.mark.parametrize("head, name", pairs(CASES))
 def test_outputs(head, name, tmp_path):
     sizes = CONFIGS[name]
     extra = {"num_labels": 5} if head in ("RemBertForSequenceClassification", "RemBertForTokenClassification") else {}
@@ -122,8 +133,7 @@ def _assert_equal_with_gradients(kind, both, inputs, vocab_size, problem_type=No
     assert_equal_gradients(found, expected)
 
 
-@pytest.mark.parametrize("name", WITH_GRADIENTS)
-@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("kind, name", pairs([(kind, name) for kind in LOSSES for name in WITH_GRADIENTS]))
 def test_outputs_losses_and_gradients(kind, name, tmp_path):
     head, extra = LOSSES[kind]
     both, vocab_size = pair(head, CONFIGS[name], tmp_path, **extra), CONFIGS[name]["vocab_size"]

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import yaml
-from helpers import ROOT, TINY_PRETRAINING, process_environment
+from helpers import ROOT, TINY_PRETRAINING, process_environment, with_changes
 
 from rembert_jax.experiments import sweep as sweeps
 from rembert_jax.reports import collect, runs
@@ -32,7 +32,8 @@ MEMBERS = 'sweeps.product(sweeps.values("model.output_embedding_size", (8, 24)),
 
 
 def write_config(folder, members=MEMBERS):
-    config = {name: value for name, value in TINY_PRETRAINING.items() if name != "seed"}
+    config = with_changes(TINY_PRETRAINING, {"data.languages": ("qac", "qad")})  # Those with the fewest texts.
+    del config["seed"]
     path = folder / "swept.py"
     path.write_text(CONFIG % (config, members))
     return path
@@ -62,6 +63,7 @@ def table(workdir):
     return collect.to_csv(collect.make_table(runs.find_runs(workdir), metrics=["average/*"]))
 
 
+@pytest.mark.long
 def test_a_sweep_killed_in_the_middle_ends_with_the_same_table(tmp_path):
     config, whole, killed = write_config(tmp_path), tmp_path / "whole", tmp_path / "killed"
     process = launch(config, whole, "--parallel=2")
@@ -91,6 +93,7 @@ def test_a_sweep_killed_in_the_middle_ends_with_the_same_table(tmp_path):
     assert len(seconds) == 1 + 2 * 2
 
 
+@pytest.mark.long
 def test_a_failed_member_is_listed_and_leaves_the_others(tmp_path):
     members = '[{"optimizer.learning_rate": 1e300}, {"optimizer.learning_rate": 1e-3}]'
     process = launch(write_config(tmp_path, members), tmp_path / "run")
