@@ -92,7 +92,11 @@ def _refuse_skip(report, real_data):
 def pytest_terminal_summary(terminalreporter):
     """Says whether the tests on real data ran."""
     ran, skipped = (
-        sum("real_data" in report.keywords for name in names for report in terminalreporter.stats.get(name, []))
+        sum(
+            "real_data" in getattr(report, "keywords", ())
+            for name in names
+            for report in terminalreporter.stats.get(name, [])
+        )
         for names in (("passed", "failed"), ("skipped",))
     )
     if ran or skipped:

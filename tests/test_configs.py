@@ -148,7 +148,14 @@ def test_docstring_holds_a_command_that_names_the_file(name):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [name for name in FILES if name not in RUN_ELSEWHERE])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.smoke if name == "quickstart.py" else [])
+        for name in FILES
+        if name not in RUN_ELSEWHERE
+    ],
+)
 def test_smoke_variant_runs(name, tmp_path):
     target = f"configs/{name}:{_arg(name, tmp_path, smoke=True)}"
     workdir = tmp_path / "run"

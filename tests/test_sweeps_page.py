@@ -8,6 +8,7 @@ import sys
 import pytest
 from helpers import ROOT, process_environment
 
+pytestmark = pytest.mark.long
 TEXT = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
 COMMANDS = [
     shlex.split(line)
@@ -43,7 +44,6 @@ def said(tmp_path_factory):
     return folder, outputs
 
 
-@pytest.mark.long
 def test_the_worked_example_ends_with_a_table_of_both_widths(said):
     folder, outputs = said
     assert "2 of 2 finished" in outputs[0]
