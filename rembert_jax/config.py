@@ -351,8 +351,10 @@ class Execution:
       remat: what the backward pass recomputes: "none" keeps all activations, "dots" keeps only the results of matrix
         products, "full" keeps only the input of each block.
       scan_layers: compile one block and scan over the stacked parameters, instead of compiling each block.
+      attention: "auto", or one of the implementations of `ops.attention` by name.
     """
 
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "full"] = "none"
     scan_layers: bool = True
+    attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"

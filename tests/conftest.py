@@ -38,7 +38,7 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_disable_most_optimizations", True)  # Halves compilation, which is most of the suite's time.
 
 # Modules named here are checked against their shape annotations whenever a test calls them.
-jaxtyping.install_import_hook(["rembert_jax.modeling", "rembert_jax.losses"], "beartype.beartype")
+jaxtyping.install_import_hook(["rembert_jax.modeling", "rembert_jax.losses", "rembert_jax.ops"], "beartype.beartype")
 
 from rembert_jax.config import RemBertConfig  # noqa: E402
 

@@ -207,8 +207,9 @@ def _constraint(model: Any) -> str:
     return f"length <= {model.config.max_position_embeddings}"
 
 
-def _function(model: nn.Module) -> Callable[..., dict[str, jax.Array]]:
-    """The model as a function of flat parameters and the inputs in order."""
+def _function(model: Any) -> Callable[..., dict[str, jax.Array]]:
+    """The model as a function of flat parameters and the inputs in order; every platform can compute its attention."""
+    model = model.clone(execution=dataclasses.replace(model.execution, attention="xla"))
 
     def call(params: dict[str, Any], *inputs: jax.Array) -> dict[str, jax.Array]:
         output = model.apply({"params": unflatten(params)}, **dict(zip(INPUTS, inputs, strict=True)))

@@ -1,75 +1,21 @@
-"""Multi-head attention. Letters: B batch, Q query length, K key length, N heads, D head width, H hidden width."""
+"""The modules of multi-head attention; how attention itself is computed, `ops.attention` decides.
+
+Letters: B batch, Q query length, K key length, N heads, D head width, H hidden width.
+"""
 
 from __future__ import annotations
 
+from functools import partial
+
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from rembert_jax.config import Execution, RemBertConfig
 from rembert_jax.modeling.cache import LayerCache, append
 from rembert_jax.modeling.layers import Dense
-
-
-class AttentionMask(struct.PyTreeNode):
-    """Which key each query may see.
-
-    Attributes:
-      visible: [B, 1, Q, K].
-      length: where keys are read from a cache: its number of slots in use before this call; None without a cache.
-    """
-
-    visible: Bool[Array, "B 1 Q K"]
-    length: Int[Array, ""] | None = None
-
-
-def attention_mask(
-    padding: Int[Array, "B L"], segment_ids: Int[Array, "B L"] | None = None, causal: bool = False
-) -> Bool[Array, "B 1 L L"]:
-    """Which key each query of the same sequence may see.
-
-    Args:
-      padding: 1 for a real token, 0 for padding; keys at padding are never seen.
-      segment_ids: for packed rows, the number of the document each token belongs to; a token sees only its own document.
-      causal: a token sees only itself and what stands before it.
-    """
-    mask = padding[:, None, None, :] > 0
-    if segment_ids is not None:
-        mask = mask & (segment_ids[:, None, :, None] == segment_ids[:, None, None, :])
-    if causal:
-        length = padding.shape[1]
-        mask = mask & jnp.tril(jnp.ones((length, length), bool))[None, None]
-    return jnp.broadcast_to(mask, (padding.shape[0], 1, padding.shape[1], padding.shape[1]))
-
-
-def cached_attention_mask(slots: Bool[Array, "B M"], length: Int[Array, ""], new_tokens: int) -> Bool[Array, "B 1 L M"]:
-    """Which slot of a cache each of the `new_tokens` at slots `length`, `length + 1`, … may see: none behind its own."""
-    own = length + jnp.arange(new_tokens, dtype=jnp.int32)
-    past = jnp.arange(slots.shape[1], dtype=jnp.int32)[None, :] <= own[:, None]
-    return slots[:, None, None, :] & past[None, None]
-
-
-def attention_probabilities(
-    query: Float[Array, "B Q N D"],
-    key: Float[Array, "B K N D"],
-    mask: Bool[Array, "B 1 Q K"],
-    in_use: Bool[Array, " K"] | None = None,
-) -> Float[Array, "B N Q K"]:
-    """Softmax of the scaled scores, in float32.
-
-    A query that sees no key attends evenly to all of them instead of producing NaN; to all that are `in_use`, where keys
-    come from a cache with empty slots.
-    """
-    scores = jnp.einsum("BQND,BKND->BNQK", query, key, preferred_element_type=jnp.float32)
-    scores = scores * (query.shape[-1] ** -0.5)
-    # Added, not put in place of the scores, as the reference does: the sum is the most negative number either way, but a
-    # query that sees no key keeps its gradient.
-    scores = scores + jnp.where(mask, 0.0, jnp.finfo(jnp.float32).min)
-    if in_use is not None:
-        scores = jnp.where(in_use[None, None, None, :], scores, -jnp.inf)
-    return jax.nn.softmax(scores, axis=-1)
+from rembert_jax.ops import attention
+from rembert_jax.ops.attention import Visible
 
 
 class _Projections(nn.Module):
@@ -96,14 +42,29 @@ class _Projections(nn.Module):
         x: Float[Array, "B Q H"],
         key: Float[Array, "B K N D"],
         value: Float[Array, "B K N D"],
-        mask: Bool[Array, "B 1 Q K"],
-        in_use: Bool[Array, " K"] | None,
+        visible: Visible,
         deterministic: bool,
-    ) -> tuple[Float[Array, "B Q H"], Float[Array, "B N Q K"]]:
-        """The projected context (without residual and layer norm) and the attention probabilities (after dropout)."""
-        probabilities = attention_probabilities(self.heads(self.query(x)), key, mask, in_use)
-        probabilities = self.dropout(probabilities, deterministic=deterministic)
-        context = jnp.einsum("BNQK,BKND->BQND", probabilities.astype(self.execution.compute_dtype), value)
+        keep_probabilities: bool,
+    ) -> tuple[Float[Array, "B Q H"], Float[Array, "B N Q K"] | None]:
+        """The projected context (without residual and layer norm) and, if kept, the probabilities (after dropout)."""
+        query = self.heads(self.query(x))
+        drops = self.config.attention_probs_dropout_prob > 0 and not deterministic
+        dropout = partial(self.dropout, deterministic=False) if drops else None
+        probabilities = None
+        if keep_probabilities:
+            probabilities = attention.probabilities(query, key, visible)
+            probabilities = probabilities if dropout is None else dropout(probabilities)
+            context = attention.weighted_values(probabilities, value)
+        else:
+            context = attention.attention(
+                query,
+                key,
+                value,
+                visible,
+                implementation=self.execution.attention,
+                dropout=dropout,
+                split=nn.logical_to_mesh_axes(("batch", None, "heads", None)),
+            )
         return self.output(context.reshape(x.shape)), probabilities
 
 
@@ -111,16 +72,20 @@ class SelfAttention(_Projections):
     """Attention of a sequence to itself, or, with a cache, to itself and everything before it."""
 
     def __call__(
-        self, x: Float[Array, "B L H"], mask: AttentionMask, deterministic: bool, cache: LayerCache | None = None
-    ) -> tuple[Float[Array, "B L H"], Float[Array, "B N L K"], tuple[jax.Array, jax.Array]]:
-        """Returns the context, the probabilities, and the keys and values [B, L, N, D] of the L tokens of `x`."""
+        self,
+        x: Float[Array, "B L H"],
+        visible: Visible,
+        deterministic: bool,
+        cache: LayerCache | None = None,
+        keep_probabilities: bool = False,
+    ) -> tuple[Float[Array, "B L H"], Float[Array, "B N L K"] | None, tuple[jax.Array, jax.Array]]:
+        """Returns the context, the probabilities if kept, and the keys and values [B, L, N, D] of the L tokens of `x`."""
         new = self.heads(self.key(x)), self.heads(self.value(x))
-        if cache is None:
-            return *self.attend(x, *new, mask.visible, None, deterministic), new
-        assert mask.length is not None
-        key, value = append(cache.key, new[0], mask.length), append(cache.value, new[1], mask.length)
-        in_use = jnp.arange(key.shape[1], dtype=jnp.int32) < mask.length + x.shape[1]
-        return *self.attend(x, key, value, mask.visible, in_use, deterministic), new
+        key, value = new
+        if cache is not None:
+            assert visible.length is not None
+            key, value = append(cache.key, key, visible.length), append(cache.value, value, visible.length)
+        return *self.attend(x, key, value, visible, deterministic, keep_probabilities), new
 
 
 class CrossAttention(_Projections):
@@ -133,12 +98,12 @@ class CrossAttention(_Projections):
         deterministic: bool,
         memory: Float[Array, "B S H"] | None = None,
         cache: LayerCache | None = None,
-    ) -> tuple[Float[Array, "B Q H"], Float[Array, "B N Q S"], tuple[jax.Array, jax.Array]]:
-        """Returns the context, the probabilities, and the keys and values [B, S, N, D], from `cache` if it has them."""
+        keep_probabilities: bool = False,
+    ) -> tuple[Float[Array, "B Q H"], Float[Array, "B N Q S"] | None, tuple[jax.Array, jax.Array]]:
+        """Returns the context, the probabilities if kept, and the keys and values [B, S, N, D], from `cache` if it has them."""
         if cache is not None and cache.cross_key is not None and cache.cross_value is not None:
             key, value = cache.cross_key, cache.cross_value
         else:
             assert memory is not None
             key, value = self.heads(self.key(memory)), self.heads(self.value(memory))
-        visible = jnp.broadcast_to(mask[:, None, None, :], (x.shape[0], 1, x.shape[1], mask.shape[1]))
-        return *self.attend(x, key, value, visible, None, deterministic), (key, value)
+        return *self.attend(x, key, value, Visible(keys=mask), deterministic, keep_probabilities), (key, value)

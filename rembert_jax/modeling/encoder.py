@@ -12,9 +12,10 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from rembert_jax.config import Execution, RemBertConfig
-from rembert_jax.modeling.attention import AttentionMask, CrossAttention, SelfAttention
+from rembert_jax.modeling.attention import CrossAttention, SelfAttention
 from rembert_jax.modeling.cache import LayerCache
 from rembert_jax.modeling.layers import ACTIVATION_FUNCTIONS, Dense, LayerNorm
+from rembert_jax.ops.attention import Visible
 
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -62,7 +63,7 @@ class TransformerBlock(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B L H"],
-        mask: AttentionMask,
+        visible: Visible,
         deterministic: bool,
         memory: Memory | None = None,
         cache: LayerCache | None = None,
@@ -70,14 +71,15 @@ class TransformerBlock(nn.Module):
         """Returns the block's output and what was asked to be kept."""
         c, e = self.config, self.execution
         dropout = nn.Dropout(c.hidden_dropout_prob)
-        attended, probabilities, new = SelfAttention(c, e, name="attention")(x, mask, deterministic, cache)
+        keep = self.keep_attentions
+        attended, probabilities, new = SelfAttention(c, e, name="attention")(x, visible, deterministic, cache, keep)
         x = LayerNorm(c, e, name="attention_LayerNorm")(x + dropout(attended, deterministic=deterministic))
         cross_probabilities, cross_new = None, (None, None)
         if c.add_cross_attention and (memory is not None or self.is_initializing()):
             if memory is None:  # The parameters exist whether or not the first call has an encoder's output.
                 memory = Memory(states=jnp.zeros_like(x), mask=jnp.ones(x.shape[:2], bool))
             attend = CrossAttention(c, e, name="crossattention")
-            attended, cross_probabilities, cross_new = attend(x, memory.mask, deterministic, memory.states, cache)
+            attended, cross_probabilities, cross_new = attend(x, memory.mask, deterministic, memory.states, cache, keep)
             x = LayerNorm(c, e, name="crossattention_LayerNorm")(x + dropout(attended, deterministic=deterministic))
         y = Dense(c.intermediate_size, c, e, ("embed", "mlp"), name="intermediate")(x)
         y = Dense(c.hidden_size, c, e, ("mlp", "embed"), name="output")(ACTIVATION_FUNCTIONS[c.hidden_act](y))
@@ -85,8 +87,8 @@ class TransformerBlock(nn.Module):
         x = nn.with_logical_constraint(x, ("batch", "length", "embed_activation"))
         return x, Kept(
             hidden=x if self.keep_hidden else None,
-            attentions=probabilities if self.keep_attentions else None,
-            cross_attentions=cross_probabilities if self.keep_attentions else None,
+            attentions=probabilities,
+            cross_attentions=cross_probabilities,
             cache=None if cache is None else self._new_entries(cache, new, cross_new),
         )
 
@@ -106,7 +108,7 @@ class RemBertEncoder(nn.Module):
     def __call__(
         self,
         embeddings: Float[Array, "B L E"],
-        mask: AttentionMask,
+        visible: Visible,
         deterministic: bool = True,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
@@ -133,12 +135,12 @@ class RemBertEncoder(nn.Module):
                 length=c.num_hidden_layers,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x, outputs = scanned(c, e, **kept, name="layer")(x, mask, deterministic, memory, cache)
+            x, outputs = scanned(c, e, **kept, name="layer")(x, visible, deterministic, memory, cache)
             return x, first, outputs
         layers = []
         for i in range(c.num_hidden_layers):
             own = jax.tree.map(lambda leaf, i=i: leaf[i], cache)
-            x, output = block_class(c, e, **kept, name=f"layer_{i}")(x, mask, deterministic, memory, own)
+            x, output = block_class(c, e, **kept, name=f"layer_{i}")(x, visible, deterministic, memory, own)
             layers.append(output)
         return x, first, jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 

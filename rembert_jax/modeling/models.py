@@ -20,13 +20,14 @@ from jaxtyping import Array, Float, Int
 
 from rembert_jax.config import Execution, RemBertConfig
 from rembert_jax.errors import RemBertError
-from rembert_jax.modeling import attention, generation
+from rembert_jax.modeling import generation
 from rembert_jax.modeling.cache import KeyValueCache
 from rembert_jax.modeling.embeddings import RemBertEmbeddings
 from rembert_jax.modeling.encoder import Memory, RemBertEncoder
 from rembert_jax.modeling.heads import Classifier, Pooler, PredictionHead
 from rembert_jax.modeling.layers import Dense
 from rembert_jax.modeling.pretrained import PreTrained
+from rembert_jax.ops.attention import Visible
 
 
 class ModelOutput(struct.PyTreeNode):
@@ -168,18 +169,16 @@ class RemBertModel(nn.Module, PreTrained):
             position_ids = jnp.broadcast_to(start + jnp.arange(length, dtype=jnp.int32)[None], (batch, length))
         slots: Any = None
         if cache is None:
-            visible = attention.attention_mask(attention_mask, segment_ids, causal=self.config.is_decoder)
-            mask = attention.AttentionMask(visible=visible)
+            visible = Visible(keys=attention_mask > 0, segments=segment_ids, causal=self.config.is_decoder)
         else:
             slots = cache.extend_mask(attention_mask)
-            visible = attention.cached_attention_mask(slots, cache.length, length)
-            mask = attention.AttentionMask(visible=visible, length=cache.length)
+            visible = Visible(keys=slots, length=cache.length)
         memory = _memory(encoder_hidden_states, encoder_attention_mask, cache)
         embeddings = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, deterministic)
         kept: Any
         hidden, first, kept = self.encoder(
             embeddings,
-            mask,
+            visible,
             deterministic,
             output_hidden_states,
             output_attentions,

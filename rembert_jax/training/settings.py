@@ -124,7 +124,7 @@ class ExperimentConfig:
 
 # Keys, or whole sections, that may change when a run is resumed; all others decide what is computed.
 FREE_KEYS = ("training.log_every", "training.checkpoint_every", "training.keep_checkpoints", "training.wandb_project",
-             "data.prefetch", "mesh", "execution.remat")  # fmt: skip
+             "data.prefetch", "mesh", "execution.remat", "execution.attention")  # fmt: skip
 
 
 def resolve(config: Mapping[str, Any]) -> ExperimentConfig:

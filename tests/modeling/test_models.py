@@ -10,7 +10,6 @@ import pytest
 from rembert_jax import losses
 from rembert_jax.config import Execution
 from rembert_jax.errors import RemBertError
-from rembert_jax.modeling.attention import attention_mask, attention_probabilities
 from rembert_jax.modeling.encoder import stack_layers, unstack_layers
 from rembert_jax.modeling.models import (
     RemBertForMaskedLM,
@@ -133,45 +132,7 @@ def test_decoder_sees_only_the_past(tiny_config, random_params):
     assert np.abs(one[:, 3] - other[:, 3]).max() > 1e-3
 
 
-def test_attention_mask_of_padding():
-    mask = attention_mask(jnp.array([[1, 1, 0], [1, 0, 0]]))
-    assert mask.shape == (2, 1, 3, 3)
-    np.testing.assert_array_equal(mask[0, 0].astype(int), [[1, 1, 0], [1, 1, 0], [1, 1, 0]])
-    np.testing.assert_array_equal(mask[1, 0].astype(int), [[1, 0, 0], [1, 0, 0], [1, 0, 0]])
-
-
-def test_attention_mask_of_segments_and_of_a_decoder():
-    padding, segments = jnp.array([[1, 1, 1, 1, 0]]), jnp.array([[1, 1, 2, 2, 0]])
-    np.testing.assert_array_equal(
-        attention_mask(padding, segments)[0, 0].astype(int),
-        [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 0]],
-    )
-    np.testing.assert_array_equal(
-        attention_mask(padding, segments, causal=True)[0, 0].astype(int),
-        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 0]],
-    )
-
-
-def test_attention_probabilities_of_a_worked_example():
-    # Head width 4, so scores are halved: 2 ln 3 and 0 become ln 3 and 0, that is 3:1. The second query sees no key.
-    query = jnp.zeros((1, 2, 1, 4)).at[..., 0].set(2 * math.log(3))
-    key = jnp.array([[1.0, 0, 0, 0], [0.0, 0, 0, 0], [9.0, 0, 0, 0]])[None, :, None, :]
-    mask = jnp.array([[True, True, False], [False, False, False]])[None, None]
-    probabilities = attention_probabilities(query, key, mask)
-    np.testing.assert_allclose(probabilities[0, 0], [[0.75, 0.25, 0.0], [1 / 3, 1 / 3, 1 / 3]], rtol=1e-6)
-
-
 # How the model is executed does not change what it computes.
-
-
-def test_scores_of_bfloat16_queries_are_float32():
-    # Scores 256 and 257 times 1/sqrt 2; bfloat16 has no 257, and both would be the same.
-    query = jnp.array([256.0, 1.0], jnp.bfloat16)[None, None, None]
-    keys = jnp.array([[1.0, 0.0], [1.0, 1.0]], jnp.bfloat16)[None, :, None]
-    found = attention_probabilities(query, keys, jnp.ones((1, 1, 1, 2), bool))
-    assert found.dtype == jnp.float32
-    odds = np.exp(1 / np.sqrt(2.0))
-    np.testing.assert_allclose(found.ravel(), [1 / (1 + odds), odds / (1 + odds)], rtol=1e-5)
 
 
 def test_outputs_and_gradients_do_not_depend_on_the_execution(masked_lm_step):
