@@ -111,7 +111,7 @@ def read_conllu(path: pathlib.Path) -> list[Example]:
             tokens, upos, first = [], [], 0
         elif not line.startswith("#"):
             first = first or number
-            columns = line.rstrip("\r").split("\t")
+            columns = line.split("\t")
             if len(columns) != 10:
                 raise TaskError(f"{path}:{number}: {len(columns)} columns, expected the 10 of CoNLL-U")
             if columns[0].isdigit() and columns[3] != "_":

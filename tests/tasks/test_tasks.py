@@ -160,7 +160,7 @@ def test_pair_baseline_is_the_most_frequent_training_label():
 
 
 def test_tagging_baseline_is_each_words_most_frequent_tag():
-    train = [{"tokens": ["run", "run", "run", "cat", "dog", "the"], "upos": [1, 1, 0, 0, 0, 2]}]
+    train = [{"tokens": ["run", "run", "run", "cat", "dog", "the"], "upos": [0, 1, 1, 0, 0, 2]}]
     # run -> VERB, cat -> NOUN, the -> DET; unseen words -> NOUN, the most frequent tag (3 of 6).
     test = [{"tokens": ["run", "cat", "the", "new", "odd"], "upos": [1, 0, 0, 0, 1]}]
     assert _tagging().context_free_baseline(train, {"a": test, "b": train}) == {"a": 3 / 5, "b": 5 / 6}
@@ -266,7 +266,7 @@ def _row(number, form, upos):
 
 GERMAN = "\n".join(
     ["# sent_id = 1", "# text = zum Haus", _row("1-2", "zum", "_"), _row(1, "zu", "ADP"), _row(2, "dem", "DET"),
-     _row("2.1", "(er)", "PRON"), _row(3, "Haus", "NOUN"), "", "# sent_id = 2", _row(1, "Ja", "INTJ")]
+     _row("2.1", "(er)", "PRON"), _row(3, "Haus", "NOUN"), _row(4, "?", "_"), "", "# sent_id = 2", _row(1, "Ja", "INTJ")]
 )  # fmt: skip
 
 
@@ -278,7 +278,7 @@ def test_conllu_words_without_ranges_and_empty_nodes(tmp_path, end, newline):
     first, second = read_conllu(path)
     assert (first["tokens"], first["upos"]) == (["zu", "dem", "Haus"], ["ADP", "DET", "NOUN"])
     assert (second["tokens"], second["upos"]) == (["Ja"], ["INTJ"])
-    assert (first["where"], second["where"]) == (f"{path}:3", f"{path}:10"), "the first row of each"
+    assert (first["where"], second["where"]) == (f"{path}:3", f"{path}:11"), "the first row of each"
 
 
 def test_conllu_byte_order_mark_is_no_column(tmp_path):
@@ -304,7 +304,7 @@ def test_conllu_row_with_other_columns_names_file_and_line(tmp_path, row):
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_conllu_in_another_encoding_names_the_line(tmp_path, mark):
     path = tmp_path / "de.conllu"
-    path.write_bytes(mark + b"# one\n" + _row(1, "über", "ADP").encode("latin-1"))
+    path.write_bytes(mark + b"# one\n" + _row(1, "über", "ADP").encode("latin-1") + b"\n\n# two\n")
     with pytest.raises(TaskError, match=r"de\.conllu:2: not valid UTF-8"):
         read_conllu(path)
 
