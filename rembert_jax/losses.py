@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rembert_jax.errors import RemBertError
+from rembert_jax.ops.vocabulary_loss import Split, vocabulary_loss
 
 IGNORED_LABEL = -100
 """Label of positions that count neither in a loss nor in a metric (later sub-words, special tokens, padding)."""
@@ -31,11 +32,11 @@ def masked_lm_loss(
     labels: Int[Array, "*lead"],
     weights: Float[Array, "*lead"],
     z_loss: float = 0.0,
+    split: Split = Split(),  # noqa: B008
 ) -> dict[str, Float[Array, ""]]:
-    """Masked-LM loss on gathered positions.
+    """Masked-LM loss on gathered positions, by `ops.vocabulary_loss`.
 
-    Only the predicted positions come in, so the largest array is [T, V] with T = batch times predictions; an array of
-    [batch, length, V] never exists.
+    Only the predicted positions come in; an array of [batch, length, V] never exists.
 
     Args:
       features: output of the prediction head at the predicted positions.
@@ -44,25 +45,18 @@ def masked_lm_loss(
       labels: original token ids.
       weights: 1 for a real prediction, 0 for an unused slot.
       z_loss: coefficient of a penalty on the logarithm of the softmax's normaliser (PaLM, arXiv:2204.02311, takes 1e-4).
+      split: how the arrays lie on the mesh.
 
     Returns:
       `loss`: summed negative log-likelihood in nats; `weight`: number of predictions; `correct`: number of predictions
-      whose largest logit is the label. With a `z_loss` also `penalty`: summed z_loss * logsumexp(logits)**2, to be added to
-      the loss for the gradient.
+      whose largest logit is the label. With a `z_loss` also `penalty`: summed z_loss * logsumexp(logits)**2; the gradient of
+      `loss` holds that of the penalty, which by itself has none.
     """
-    features = features.reshape(-1, features.shape[-1])
-    labels, weights = labels.reshape(-1), weights.reshape(-1).astype(jnp.float32)
-    logits = jnp.einsum("TE,VE->TV", features, table.astype(features.dtype), preferred_element_type=jnp.float32)
-    logits = logits + bias[None, :].astype(jnp.float32)
-    correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
-    sums = {
-        "loss": jnp.sum(cross_entropy(logits, labels) * weights),
-        "weight": jnp.sum(weights),
-        "correct": jnp.sum(correct * weights),
-    }
-    if z_loss:
-        sums["penalty"] = z_loss * jnp.sum(jax.nn.logsumexp(logits, axis=-1) ** 2 * weights)
-    return sums
+    flat = features.reshape(-1, features.shape[-1]), labels.reshape(-1), weights.reshape(-1).astype(jnp.float32)
+    features, labels, weights = flat
+    sums = vocabulary_loss(features, table, bias, labels, weights, z_loss, split)
+    found = {"loss": sums.loss, "weight": jnp.sum(weights), "correct": sums.correct}
+    return {**found, "penalty": sums.penalty} if z_loss else found
 
 
 def classification_loss(logits: Float[Array, "*lead C"], labels: Int[Array, "*lead"]) -> dict[str, Float[Array, ""]]:

@@ -17,7 +17,7 @@ ALLOWED = {
     "schema": {"errors"},
     "hub": {"errors"},
     "config": {"errors", "hub", "schema"},
-    "losses": {"errors"},
+    "losses": {"errors", "ops"},
     "ops": {"errors"},
     "sharding": {"errors"},
     "tree": set(),

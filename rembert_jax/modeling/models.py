@@ -28,6 +28,7 @@ from rembert_jax.modeling.heads import Classifier, Pooler, PredictionHead
 from rembert_jax.modeling.layers import Dense
 from rembert_jax.modeling.pretrained import PreTrained
 from rembert_jax.ops.attention import Visible
+from rembert_jax.ops.products import einsum_float32
 
 
 class ModelOutput(struct.PyTreeNode):
@@ -251,7 +252,7 @@ class _LanguageModel(nn.Module, PreTrained):
     def _logits(self, *args: Any, positions: jax.Array | None, **kwargs: Any) -> ModelOutput:
         output, features, table, bias = self._encode(*args, positions=positions, **kwargs)
         flat = features.reshape(-1, features.shape[-1])
-        logits = jnp.einsum("TE,VE->TV", flat, table.astype(flat.dtype), preferred_element_type=jnp.float32)
+        logits = einsum_float32("TE,VE->TV", flat, table.astype(flat.dtype))
         logits = logits + bias[None, :].astype(jnp.float32)
         return output.replace(logits=logits.reshape(*features.shape[:-1], self.config.vocab_size))
 

@@ -28,6 +28,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from rembert_jax.errors import RemBertError
+from rembert_jax.ops.products import einsum_float32
 
 PLATFORMS = {"splash": ("tpu",), "cudnn": ("cuda", "gpu"), "xla": None}
 """Implementation to the platforms that have it; None for all."""
@@ -73,7 +74,7 @@ def probabilities(
     A query that sees no key attends evenly to all of them instead of producing NaN; to all slots in use, where keys come
     from a cache with empty slots.
     """
-    scores = jnp.einsum("BQND,BKND->BNQK", query, key, preferred_element_type=jnp.float32)
+    scores = einsum_float32("BQND,BKND->BNQK", query, key)
     scores = scores * (query.shape[-1] ** -0.5)
     # Added, not put in place of the scores, as the reference does: the sum is the most negative number either way, but a
     # query that sees no key keeps its gradient.

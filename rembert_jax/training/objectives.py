@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 
 from rembert_jax import losses
@@ -12,6 +13,7 @@ from rembert_jax.modeling.models import (
     RemBertForSequenceClassification,
     RemBertForTokenClassification,
 )
+from rembert_jax.ops.vocabulary_loss import Split
 from rembert_jax.training.train_state import Params
 from rembert_jax.training.train_step import Batch, Objective, Sums
 
@@ -36,7 +38,11 @@ def masked_lm(model: RemBertForMaskedLM, z_loss: float = 0.0) -> Objective:
             **_dropout(key),
         )
         features, table, bias = prediction
-        return losses.masked_lm_loss(features, table, bias, batch["masked_labels"], batch["masked_weights"], z_loss)
+        rows, *of_table = nn.logical_to_mesh_axes(("batch", "vocab", "embed"))
+        split = Split(rows or (), *of_table)
+        return losses.masked_lm_loss(
+            features, table, bias, batch["masked_labels"], batch["masked_weights"], z_loss, split
+        )
 
     return objective
 

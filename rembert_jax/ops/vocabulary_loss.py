@@ -1,0 +1,262 @@
+"""The masked-LM loss over a huge vocabulary: three matrix products, and never more logits than a tile of positions has.
+
+Letters: T positions, E width of the output embedding, V vocabulary, R rows of a tile.
+
+The loss is one sum, so its gradients are known as soon as the logits of a tile are: the forward pass of a gradient computes
+them, tile by tile, and the backward pass scales them. Operands of all three products have the dtype of the features, results
+are accumulated in float32; softmax and sums are float32.
+
+| execution | chosen where | memory beside parameters and gradients |
+| --- | --- | --- |
+| dense | one tile holds all positions | logits [T, V] |
+| chunked | it does not | logits [R, V] of one tile after the other, the last one filled up with positions of weight 0 |
+| sharded | a mesh is set | on each device those of its own positions, and where `Split.vocabulary` is split of its own words |
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from rembert_jax.errors import RemBertError
+
+TILE_LOGITS = 2**28
+"""Logits that are in memory at a time: 1 GiB in float32."""
+LANES = 128
+"""Rows of a tile are a multiple of it."""
+
+
+class Split(NamedTuple):
+    """Mesh axes that positions, words and the width of the output embedding are split over.
+
+    Attributes:
+      positions: of T.
+      vocabulary: of V, at most one; where it does not divide V, words that no label has are added for the while.
+      width: of E, one of those of the positions, as parameters are stored; the loss gathers it, and splits the gradient.
+    """
+
+    positions: tuple[str, ...] = ()
+    vocabulary: str | None = None
+    width: str | None = None
+
+
+class Sums(NamedTuple):
+    """Over all positions, weighted, in float32: negative log-likelihood in nats, right predictions, z_loss penalty."""
+
+    loss: Any
+    correct: Any
+    penalty: Any
+
+
+def tile_rows(positions: int, vocabulary: int) -> int:
+    """R: all positions where their logits fit into `TILE_LOGITS`, otherwise as many as do."""
+    fitting = max(LANES, TILE_LOGITS // vocabulary // LANES * LANES)
+    return min(positions, fitting)
+
+
+def vocabulary_loss(
+    features: Float[Array, "T E"],
+    table: Float[Array, "V E"],
+    bias: Float[Array, " V"],
+    labels: Int[Array, " T"],
+    weights: Float[Array, " T"],
+    z_loss: float = 0.0,
+    split: Split = Split(),  # noqa: B008
+) -> Sums:
+    """Cross-entropy of `labels` under softmax(features @ table.T + bias).
+
+    Differentiable in features, table and bias. The gradient of `loss` is that of loss and penalty together; `penalty` by
+    itself has none.
+
+    Args:
+      features, table, bias, labels, weights: as named; labels are below V also where the weight is 0.
+      z_loss: coefficient of the penalty z_loss * logsumexp(logits)**2.
+      split: how the arrays lie on the mesh that is set; without a mesh it does not count.
+
+    Raises:
+      RemBertError: if T cannot be split.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    split = Split() if mesh.empty else Split(*(_larger_than_one(axes, mesh) for axes in split))
+    parts = math.prod(mesh.shape[axis] for axis in split.positions)
+    if features.shape[0] % parts:
+        raise RemBertError(
+            f"{features.shape[0]} predicted positions are not divisible by mesh axes {'x'.join(split.positions)}={parts}; "
+            f"choose a batch of which rows times predictions is a multiple of {parts}"
+        )
+    if split.vocabulary and (missing := -table.shape[0] % mesh.shape[split.vocabulary]):
+        table = jnp.pad(table, [(0, missing), (0, 0)])
+        bias = jnp.pad(bias, (0, missing), constant_values=jnp.finfo(jnp.float32).min)
+    return _loss(z_loss, split, features, table, bias, labels, weights)
+
+
+def _larger_than_one(axes: Any, mesh: Any) -> Any:
+    if isinstance(axes, tuple):
+        return tuple(axis for axis in axes if mesh.shape[axis] > 1)
+    return axes if axes is not None and mesh.shape[axes] > 1 else None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _loss(z_loss: float, split: Split, *arguments: jax.Array) -> Sums:
+    return _on_mesh(functools.partial(_sums, z_loss, split), split, ())(*arguments)
+
+
+def _forward(z_loss: float, split: Split, *arguments: jax.Array) -> tuple[Sums, Any]:
+    positions = PartitionSpec(split.positions or None)
+    places = (positions, PartitionSpec(split.vocabulary, split.width), PartitionSpec(split.vocabulary))
+    run = _on_mesh(functools.partial(_sums_and_gradients, z_loss, split), split, places)
+    sums, (features, table, bias) = run(*arguments)
+    kinds = [jnp.zeros((), x.dtype) for x in arguments]  # Only their dtypes.
+    return sums, (features, table, bias, kinds)
+
+
+def _backward(z_loss: float, split: Split, saved: Any, cotangents: Sums) -> tuple[Any, ...]:
+    *gradients, kinds = saved
+    scaled = [(g * cotangents.loss).astype(kind.dtype) for g, kind in zip(gradients, kinds, strict=False)]
+    return (*scaled, None, None)
+
+
+_loss.defvjp(_forward, _backward)
+
+
+def _on_mesh(function: Callable[..., Any], split: Split, places: tuple[Any, ...]) -> Callable[..., Any]:
+    """The function on each device's own positions and words; `places` are those of its gradients, if it gives any."""
+    if not any(split):
+        return function
+    positions, words = PartitionSpec(split.positions or None), PartitionSpec(split.vocabulary)
+    sums = Sums(*[PartitionSpec()] * 3)
+    return jax.shard_map(
+        function,
+        in_specs=(positions, words, words, positions, positions),
+        out_specs=(sums, places) if places else sums,
+        check_vma=False,
+    )
+
+
+class _Tile(NamedTuple):
+    features: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+
+
+def _tiles(features: jax.Array, labels: jax.Array, weights: jax.Array, vocabulary: int) -> _Tile:
+    """Positions in tiles [tiles, R, …], the last one filled up with weight 0."""
+    positions = features.shape[0]
+    rows = tile_rows(positions, vocabulary)
+    missing = -positions % rows
+
+    def cut(x: jax.Array) -> jax.Array:
+        return jnp.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)]).reshape(-1, rows, *x.shape[1:])
+
+    return _Tile(cut(features), cut(labels), cut(weights.astype(jnp.float32)))
+
+
+class _Softmax(NamedTuple):
+    sums: Sums
+    logits: jax.Array  # [R, V] of this device's words.
+    normaliser: jax.Array  # [R]
+    own: jax.Array  # [R], the label among this device's words; beyond them where it is another's.
+
+
+def _tile_sums(z_loss: float, split: Split, tile: _Tile, table: jax.Array, bias: jax.Array) -> _Softmax:
+    logits = jnp.einsum("RE,VE->RV", tile.features, table, preferred_element_type=jnp.float32)
+    logits = logits + bias[None, :].astype(jnp.float32)
+    words, axis = table.shape[0], split.vocabulary
+    first = 0 if axis is None else jax.lax.axis_index(axis) * words
+    own = tile.labels - first
+    own = jnp.where((own >= 0) & (own < words), own, words)
+    target = jnp.take_along_axis(logits, own[:, None], axis=1, mode="fill", fill_value=0.0)[:, 0]
+    largest = jnp.max(logits, axis=1)
+    best = jnp.argmax(logits, axis=1) + first
+    if axis is not None:
+        largest_here, largest = largest, jax.lax.pmax(largest, axis)
+        # Of equal logits the first word counts, as in `argmax` over all.
+        best = jax.lax.pmin(jnp.where(largest_here == largest, best, jnp.iinfo(jnp.int32).max), axis)
+        target = jax.lax.psum(target, axis)
+    total = jnp.sum(jnp.exp(logits - largest[:, None]), axis=1)
+    total = total if axis is None else jax.lax.psum(total, axis)
+    normaliser = largest + jnp.log(total)
+    sums = Sums(
+        loss=jnp.sum((normaliser - target) * tile.weights),
+        correct=jnp.sum((best == tile.labels) * tile.weights),
+        penalty=z_loss * jnp.sum(normaliser**2 * tile.weights),
+    )
+    return _Softmax(sums, logits, normaliser, own)
+
+
+def _over_positions(split: Split, value: Any) -> Any:
+    return jax.tree.map(lambda x: jax.lax.psum(x, split.positions), value) if split.positions else value
+
+
+def _sums(
+    z_loss: float,
+    split: Split,
+    features: jax.Array,
+    table: jax.Array,
+    bias: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+) -> Sums:
+    table = table.astype(features.dtype)
+    tiles = _tiles(features, labels, weights, table.shape[0])
+    if tiles.labels.shape[0] == 1:
+        return _over_positions(split, _tile_sums(z_loss, split, jax.tree.map(lambda x: x[0], tiles), table, bias).sums)
+
+    def add(sums: Sums, tile: _Tile) -> tuple[Sums, None]:
+        return jax.tree.map(jnp.add, sums, _tile_sums(z_loss, split, tile, table, bias).sums), None
+
+    return _over_positions(split, jax.lax.scan(add, Sums(*[jnp.zeros(())] * 3), tiles)[0])
+
+
+def _tile_gradients(
+    z_loss: float, split: Split, tile: _Tile, table: jax.Array, bias: jax.Array
+) -> tuple[Sums, jax.Array, jax.Array, jax.Array]:
+    """The sums of a tile, and the gradients of features [R, E], table [V, E] and bias [V] in float32."""
+    sums, logits, normaliser, own = _tile_sums(z_loss, split, tile, table, bias)
+    scale = tile.weights * (1.0 + 2.0 * z_loss * normaliser)
+    is_label = own[:, None] == jnp.arange(logits.shape[1], dtype=own.dtype)[None, :]
+    by_logits = jnp.exp(logits - normaliser[:, None]) * scale[:, None] - is_label * tile.weights[:, None]
+    narrow = by_logits.astype(table.dtype)
+    of_features = jnp.einsum("RV,VE->RE", narrow, table, preferred_element_type=jnp.float32)
+    of_table = jnp.einsum("RV,RE->VE", narrow, tile.features, preferred_element_type=jnp.float32)
+    return sums, of_features, of_table, jnp.sum(by_logits, axis=0)
+
+
+def _sums_and_gradients(
+    z_loss: float,
+    split: Split,
+    features: jax.Array,
+    table: jax.Array,
+    bias: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+) -> tuple[Sums, tuple[jax.Array, jax.Array, jax.Array]]:
+    table = table.astype(features.dtype)
+    tiles = _tiles(features, labels, weights, table.shape[0])
+
+    def add(carry: Any, tile: _Tile) -> tuple[Any, jax.Array]:
+        sums, of_features, *others = _tile_gradients(z_loss, split, tile, table, bias)
+        return jax.tree.map(jnp.add, carry, (sums, *others)), of_features
+
+    if tiles.labels.shape[0] == 1:
+        sums, of_features, of_table, of_bias = _tile_gradients(
+            z_loss, split, jax.tree.map(lambda x: x[0], tiles), table, bias
+        )
+    else:
+        zeros = (Sums(*[jnp.zeros(())] * 3), jnp.zeros(table.shape), jnp.zeros(bias.shape))
+        (sums, of_table, of_bias), of_features = jax.lax.scan(add, zeros, tiles)
+    of_features = of_features.reshape(-1, features.shape[1])[: features.shape[0]]
+    if split.vocabulary:
+        of_features = jax.lax.psum(of_features, split.vocabulary)
+    sums, of_bias = _over_positions(split, (sums, of_bias))
+    if split.width:  # Summed and split at once.
+        of_table = jax.lax.psum_scatter(of_table, split.width, scatter_dimension=1, tiled=True)
+        split = split._replace(positions=tuple(axis for axis in split.positions if axis != split.width))
+    return sums, (of_features, _over_positions(split, of_table), of_bias)
