@@ -162,6 +162,20 @@ def replicated_rows_to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> di
     }
 
 
+def check_heads(heads: int, mesh: Mesh) -> None:
+    """Checks that no attention head would be split.
+
+    Raises:
+      RemBertError: naming the sizes that are possible.
+    """
+    if heads % mesh.shape["tensor"]:
+        legal = ", ".join(str(size) for size in range(1, heads + 1) if heads % size == 0)
+        raise RemBertError(
+            f"mesh.tensor={mesh.shape['tensor']} would split attention heads, of which the model has "
+            f"num_attention_heads={heads}; choose one of {legal}"
+        )
+
+
 def check_batch(batch_size: int, mesh: Mesh, accumulation: int = 1, name: str = "training.batch_size") -> None:
     """Checks that the rows of a global batch can be dealt out to shards, processes and accumulation steps.
 

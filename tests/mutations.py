@@ -36,6 +36,8 @@ REPORT, TF1 = "tests/reports/test_report.py", "tests/interop/test_tf1_checkpoint
 FOLDERS = "tests/interop/test_huggingface.py tests/interop/test_untrusted_folders.py"
 VOCABULARY, PIPELINE = "tests/tokenization/test_tokenization.py", "tests/data/test_pipeline.py"
 MASKING = "tests/data/test_masking.py"
+ATTENTION, LOSS = "tests/ops/test_attention.py", "tests/ops/test_vocabulary_loss.py"
+PRECISION, MESH = "tests/training/test_precision.py", "tests/training/test_mesh_runs.py"
 LATE = "deterministic=deterministic"
 MUTATIONS = [
     # What an objective sees.
@@ -52,7 +54,9 @@ MUTATIONS = [
     Mutation("modeling/encoder.py", f'name="crossattention_LayerNorm")(x + dropout(attended, {LATE}))',
              'name="crossattention_LayerNorm")(x + attended)', DROPOUT),
     Mutation("modeling/encoder.py", f"x + dropout(y, {LATE})", "x + y", DROPOUT),
-    Mutation("modeling/attention.py", f"self.dropout(probabilities, {LATE})", "probabilities", DROPOUT),
+    Mutation("modeling/attention.py", "partial(self.dropout, deterministic=False) if drops else None", "None", DROPOUT),
+    Mutation("modeling/attention.py", "probabilities if dropout is None else dropout(probabilities)", "probabilities", DROPOUT),
+    Mutation("ops/attention.py", "weights if dropout is None else dropout(weights)", "weights", DROPOUT),
     Mutation("modeling/embeddings.py", f"nn.Dropout(c.hidden_dropout_prob)(x, {LATE})", "x", DROPOUT),
     # From a config to what a process trains on.
     Mutation("training/jobs.py", "config.training.batch_size // jax.process_count()", "config.training.batch_size", JOBS),
@@ -105,7 +109,25 @@ MUTATIONS = [
     Mutation("interop/conversion.py", "(stored[::-1] if piece.transposed else stored) != shape",
              "sorted(stored) != sorted(shape)", FOLDERS),
     Mutation("modeling/generation.py", "jax.random.fold_in(rng, state.count)", "rng", "tests/modeling/test_decoding.py"),
-    Mutation("modeling/attention.py", "key, preferred_element_type=jnp.float32", "key", "tests/modeling/test_models.py"),
+    # What may be seen, and how attention and the loss are computed.
+    Mutation("ops/products.py", "einsum(letters, a, b, preferred_element_type=jnp.float32)", "einsum(letters, a, b)",
+             ATTENTION),
+    Mutation("ops/products.py", "narrow = cotangent.astype(a.dtype)", "narrow = cotangent", PRECISION),
+    Mutation("ops/attention.py", "mask = self.keys[:, None, None, :]", "mask = self.keys[:, None, None, :] | True", ATTENTION),
+    Mutation("ops/attention.py", "jnp.where(visible.keys, of_queries, -1)", "of_queries", ATTENTION),
+    Mutation("ops/attention.py", "CausalMask(shape) if visible.causal else", "CausalMask(shape) if False else", ATTENTION),
+    Mutation("ops/attention.py", "query.shape[-1] ** -0.5, query.dtype", "1.0, query.dtype", ATTENTION),
+    Mutation("ops/attention.py", "PartitionSpec(split[0])", "PartitionSpec()", ATTENTION),
+    Mutation("ops/attention.py", "if dropout:", "if False:", ATTENTION),
+    Mutation("ops/vocabulary_loss.py", "narrow = by_logits.astype(table.dtype)", "narrow = by_logits", PRECISION),
+    Mutation("ops/vocabulary_loss.py", "+ bias[None, :].astype(jnp.float32)", "", LOSS),
+    Mutation("ops/vocabulary_loss.py", "is_label * tile.weights[:, None]", "is_label", LOSS),
+    Mutation("ops/vocabulary_loss.py", "1.0 + 2.0 * z_loss * normaliser", "1.0 + z_loss * normaliser", LOSS),
+    Mutation("ops/vocabulary_loss.py", "largest = largest, jax.lax.pmax(largest, axis)", "largest = largest, largest", LOSS),
+    Mutation("ops/vocabulary_loss.py", "target = jax.lax.psum(target, axis)", "target = target", LOSS),
+    Mutation("ops/vocabulary_loss.py", "of_features = jax.lax.psum(of_features, split.vocabulary)", "pass", LOSS),
+    Mutation("ops/vocabulary_loss.py", "constant_values=jnp.finfo(jnp.float32).min", "constant_values=0.0", LOSS),
+    Mutation("training/preparation.py", "sharding.check_heads(model.num_attention_heads, mesh)", "pass", MESH),
     # Vocabulary and ids.
     Mutation("tokenization/vocabulary.py", 'model_type="unigram",', 'model_type="unigram", normalization_rule_name="identity",',
              VOCABULARY),

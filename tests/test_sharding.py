@@ -1,5 +1,4 @@
 import contextlib
-import dataclasses
 import math
 import types
 
@@ -48,8 +47,7 @@ def leaf(tree, path):
 @pytest.fixture(scope="module")
 def one_step(tiny_config, random_params):
     """Builds and updates a state on a mesh the way the trainer does, from the same parameters on every mesh."""
-    config = dataclasses.replace(tiny_config, num_hidden_layers=1)
-    model = RemBertForMaskedLM(config, Execution(scan_layers=False))
+    model = RemBertForMaskedLM(tiny_config)
     values = random_params(model, IDS)
     tx, schedule = make_optimizer(OPTIMIZER, 10), learning_rate_schedule(OPTIMIZER, 10)
 
@@ -98,7 +96,7 @@ def test_no_device_holds_more_than_its_part(one_step, tiny_batch):
     for path, part in (
         ("rembert/embeddings/word_embeddings/embedding", (24, 4)),
         ("cls/decoder/embedding", (24, 12)),
-        ("rembert/encoder/layer_0/intermediate/kernel", (8, 16)),
+        ("rembert/encoder/layer/intermediate/kernel", (2, 8, 16)),
     ):
         for tree in (state.params, state.opt_state[1][0].mu, state.opt_state[1][0].nu):
             assert {shard.data.shape for shard in leaf(tree, path).addressable_shards} == {part}, path
@@ -218,6 +216,16 @@ def test_parameter_that_does_not_divide_is_named():
     message = r"/decoder/(bias|embedding) of shape \(1002,.*\): 1002 is not divisible by mesh axis tensor=4"
     with pytest.raises(ValueError, match=message):
         sharding.param_shardings(boxed, mesh_of(2, 1, 4))
+
+
+@pytest.mark.parametrize(("heads", "tensor"), [(18, 4), (18, 8), (4, 8)])
+def test_heads_are_never_split(heads, tensor):
+    legal = {18: "1, 2, 3, 6, 9, 18", 4: "1, 2, 4"}[heads]
+    with pytest.raises(
+        RemBertError, match=rf"mesh\.tensor={tensor} would split .*_heads={heads}; choose one of {legal}$"
+    ):
+        sharding.check_heads(heads, mesh_of(1, 1, tensor))
+    sharding.check_heads(heads, mesh_of(1, 1, 2))
 
 
 def test_batch_that_does_not_divide_is_refused():

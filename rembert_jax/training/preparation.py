@@ -159,6 +159,7 @@ def _check_stage(config: ExperimentConfig, models: Mapping[pathlib.Path, RemBert
     if training.steps:
         learning_rate_schedule(config.optimizer, training.steps)
     model = _expected_model(config, models)
+    sharding.check_heads(model.num_attention_heads, mesh)
     if config.optimizer.freeze or config.optimizer.learning_rate_factors or config.optimizer.weight_decay_factors:
         module = jobs.make_model(config, model)
         check_names(

@@ -15,6 +15,7 @@ from helpers import (
 )
 from training.runs import interrupt
 
+from rembert_jax.errors import RemBertError
 from rembert_jax.reports.plots import read_metrics
 from rembert_jax.training import trainer
 
@@ -78,3 +79,10 @@ def assert_same_losses(found, expected, tolerance, of_norms):
     one, other = losses(found), losses(expected)
     for name in LOSSES:
         np.testing.assert_allclose(one[name], other[name], rtol=of_norms if "norm" in name else tolerance, err_msg=name)
+
+
+def test_a_mesh_that_would_split_heads_is_refused_before_anything_is_made(tmp_path):
+    config = with_changes(TINY_PRETRAINING, {"mesh": {"data": 1, "fsdp": 2, "tensor": 4}})
+    with pytest.raises(RemBertError, match=r"mesh\.tensor=4 would split attention heads, .*=2; choose one of 1, 2"):
+        trainer.run(config, tmp_path)
+    assert not list(tmp_path.iterdir())
