@@ -56,7 +56,7 @@ MUTATIONS = [
     Mutation("modeling/encoder.py", f"x + dropout(y, {LATE})", "x + y", DROPOUT),
     Mutation("modeling/attention.py", "partial(self.dropout, deterministic=False) if drops else None", "None", DROPOUT),
     Mutation("modeling/attention.py", "probabilities if dropout is None else dropout(probabilities)", "probabilities", DROPOUT),
-    Mutation("ops/attention.py", "weights if dropout is None else dropout(weights)", "weights", DROPOUT),
+    Mutation("ops/attention.py", "weights if dropout is None else dropout(weights)", "weights", ATTENTION),
     Mutation("modeling/embeddings.py", f"nn.Dropout(c.hidden_dropout_prob)(x, {LATE})", "x", DROPOUT),
     # From a config to what a process trains on.
     Mutation("training/jobs.py", "config.training.batch_size // jax.process_count()", "config.training.batch_size", JOBS),

@@ -58,7 +58,8 @@ class PredictionHead(nn.Module):
     ) -> tuple[Float[Array, "*lead E"], Float[Array, "V E"] | None, Float[Array, " V"]]:
         """Returns the features to be multiplied with the output embedding, the embedding (None if tied) and the bias."""
         features = self.LayerNorm(ACTIVATION_FUNCTIONS[self.config.hidden_act](self.dense(hidden)))
-        # Without this, XLA's partitioner computes wrong gradients where data, fsdp and tensor are all larger than 1.
+        # Without this, XLA's partitioner may compute wrong gradients where data, fsdp and tensor are all larger than 1
+        # (tests/test_partitioner.py).
         features = nn.with_logical_constraint(
             features, ("batch", *["length"] * (features.ndim - 2), "embed_activation")
         )

@@ -64,6 +64,15 @@ def test_scores_of_bfloat16_queries_are_float32():
     np.testing.assert_allclose(found.ravel(), [1 / (1 + odds), odds / (1 + odds)], rtol=1e-5)
 
 
+def test_probabilities_are_dropped_before_they_weigh_the_values():
+    # Two keys of equal score and values 1 and 3; of the probabilities only the second is kept, and doubled.
+    keys, values = jnp.zeros((1, 2, 1, 4)), jnp.broadcast_to(jnp.array([1.0, 3.0])[None, :, None, None], (1, 2, 1, 4))
+    drop = lambda weights: weights * jnp.array([0.0, 2.0])[None, None, None]  # noqa: E731
+    found = attention.attention(keys, keys, values, visible([[1, 1]]), dropout=drop)
+    np.testing.assert_allclose(found, 3.0)
+    np.testing.assert_allclose(attention.attention(keys, keys, values, visible([[1, 1]])), 2.0)
+
+
 # The TPU's kernel, interpreted.
 
 LENGTH = 256
