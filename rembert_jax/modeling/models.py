@@ -252,7 +252,7 @@ class _LanguageModel(nn.Module, PreTrained):
     def _logits(self, *args: Any, positions: jax.Array | None, **kwargs: Any) -> ModelOutput:
         output, features, table, bias = self._encode(*args, positions=positions, **kwargs)
         flat = features.reshape(-1, features.shape[-1])
-        logits = einsum_float32("TE,VE->TV", flat, table.astype(flat.dtype))
+        logits: Any = einsum_float32("TE,VE->TV", flat, table.astype(flat.dtype))
         logits = logits + bias[None, :].astype(jnp.float32)
         return output.replace(logits=logits.reshape(*features.shape[:-1], self.config.vocab_size))
 

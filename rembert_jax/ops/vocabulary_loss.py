@@ -160,7 +160,7 @@ def _tiles(features: jax.Array, labels: jax.Array, weights: jax.Array, vocabular
 
 class _Softmax(NamedTuple):
     sums: Sums
-    logits: jax.Array  # [R, V] of this device's words.
+    probabilities: jax.Array  # [R, V] of this device's words.
     normaliser: jax.Array  # [R]
     own: jax.Array  # [R], the label among this device's words; beyond them where it is another's.
 
@@ -180,7 +180,8 @@ def _tile_sums(z_loss: float, split: Split, tile: _Tile, table: jax.Array, bias:
         # Of equal logits the first word counts, as in `argmax` over all.
         best = jax.lax.pmin(jnp.where(largest_here == largest, best, jnp.iinfo(jnp.int32).max), axis)
         target = jax.lax.psum(target, axis)
-    total = jnp.sum(jnp.exp(logits - largest[:, None]), axis=1)
+    exponentials = jnp.exp(logits - largest[:, None])
+    total = jnp.sum(exponentials, axis=1)
     total = total if axis is None else jax.lax.psum(total, axis)
     normaliser = largest + jnp.log(total)
     sums = Sums(
@@ -188,7 +189,7 @@ def _tile_sums(z_loss: float, split: Split, tile: _Tile, table: jax.Array, bias:
         correct=jnp.sum((best == tile.labels) * tile.weights),
         penalty=z_loss * jnp.sum(normaliser**2 * tile.weights),
     )
-    return _Softmax(sums, logits, normaliser, own)
+    return _Softmax(sums, exponentials * (1.0 / total)[:, None], normaliser, own)
 
 
 def _over_positions(split: Split, value: Any) -> Any:
@@ -219,10 +220,10 @@ def _tile_gradients(
     z_loss: float, split: Split, tile: _Tile, table: jax.Array, bias: jax.Array
 ) -> tuple[Sums, jax.Array, jax.Array, jax.Array]:
     """The sums of a tile, and the gradients of features [R, E], table [V, E] and bias [V] in float32."""
-    sums, logits, normaliser, own = _tile_sums(z_loss, split, tile, table, bias)
+    sums, probabilities, normaliser, own = _tile_sums(z_loss, split, tile, table, bias)
     scale = tile.weights * (1.0 + 2.0 * z_loss * normaliser)
-    is_label = own[:, None] == jnp.arange(logits.shape[1], dtype=own.dtype)[None, :]
-    by_logits = jnp.exp(logits - normaliser[:, None]) * scale[:, None] - is_label * tile.weights[:, None]
+    is_label = own[:, None] == jnp.arange(table.shape[0], dtype=own.dtype)[None, :]
+    by_logits = probabilities * scale[:, None] - is_label * tile.weights[:, None]
     narrow = by_logits.astype(table.dtype)
     of_features = jnp.einsum("RV,VE->RE", narrow, table, preferred_element_type=jnp.float32)
     of_table = jnp.einsum("RV,RE->VE", narrow, tile.features, preferred_element_type=jnp.float32)

@@ -38,8 +38,8 @@ def masked_lm(model: RemBertForMaskedLM, z_loss: float = 0.0) -> Objective:
             **_dropout(key),
         )
         features, table, bias = prediction
-        rows, *of_table = nn.logical_to_mesh_axes(("batch", "vocab", "embed"))
-        split = Split(rows or (), *of_table)
+        places: Any = nn.logical_to_mesh_axes(("batch", "vocab", "embed"))
+        split = Split(places[0] or (), *places[1:])
         return losses.masked_lm_loss(
             features, table, bias, batch["masked_labels"], batch["masked_weights"], z_loss, split
         )
