@@ -92,6 +92,7 @@ def test_slow_pairs_equal_sentencepiece(folder, lines):
         assert types == [0] * (len(first) + 2) + [1] * (len(second) + 1)
 
 
+@pytest.mark.long
 @EVERY
 def test_fast_equals_transformers(step, folder, lines):
     transformers = pytest.importorskip("transformers", reason="needs transformers, with which it is compared")

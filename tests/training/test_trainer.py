@@ -115,6 +115,8 @@ def test_interrupted_run_goes_on_with_other_settings_of_no_consequence(
     assert json.loads((workdir / "config.json").read_text())["training"]["log_every"] == 1
 
 
+@pytest.mark.long
+@pytest.mark.smoke
 def test_run_on_eight_devices_goes_on_on_one_with_rematerialisation(pretrained, tmp_path, monkeypatch):
     mesh = with_changes(TINY_PRETRAINING, {"mesh": {"data": 2, "fsdp": 2, "tensor": 2}})
     interrupt(mesh, tmp_path, 6)
@@ -178,6 +180,8 @@ def test_accumulated_gradients_train_alike(pretrained, tmp_path, one_device):
         np.testing.assert_allclose(np.array(parts), np.array(whole), rtol=2e-4)
 
 
+@pytest.mark.long
+@pytest.mark.smoke
 def test_a_run_with_muon_frozen_embeddings_factors_and_z_loss(pretrained, tmp_path, one_device):
     changes = {
         "init_from": str(pretrained[0]),
@@ -220,6 +224,8 @@ def scripted(monkeypatch):
     return SimpleNamespace(seen=seen, tested=tested)
 
 
+@pytest.mark.long
+@pytest.mark.smoke
 def test_fine_tuning_keeps_the_first_of_the_best_development_steps_also_when_interrupted(
     pretrained, tmp_path, one_device, small_sets, scripted
 ):
