@@ -32,7 +32,7 @@ def masked_lm_loss(
     labels: Int[Array, "*lead"],
     weights: Float[Array, "*lead"],
     z_loss: float = 0.0,
-    split: Split = Split(),  # noqa: B008
+    split: Split = Split(),
 ) -> dict[str, Float[Array, ""]]:
     """Masked-LM loss on gathered positions, by `ops.vocabulary_loss`.
 

@@ -68,7 +68,7 @@ def vocabulary_loss(
     labels: Int[Array, " T"],
     weights: Float[Array, " T"],
     z_loss: float = 0.0,
-    split: Split = Split(),  # noqa: B008
+    split: Split = Split(),
 ) -> Sums:
     """Cross-entropy of `labels` under softmax(features @ table.T + bias).
 

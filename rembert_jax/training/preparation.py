@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -19,6 +20,7 @@ from rembert_jax.config import RemBertConfig
 from rembert_jax.data import mixture, pipeline, tokenized
 from rembert_jax.data.pipeline import DataConfig
 from rembert_jax.errors import RemBertError
+from rembert_jax.ops import attention
 from rembert_jax.reports import report
 from rembert_jax.reports.runs import CONFIG_FILE, RESULTS_FILE
 from rembert_jax.tasks.datasets import check_examples
@@ -177,7 +179,17 @@ def _check_stage(config: ExperimentConfig, models: Mapping[pathlib.Path, RemBert
             f"{name}={length} exceeds model.max_position_embeddings={model.max_position_embeddings}; "
             f"shorten {name} or give the model more positions"
         )
+    _check_attention(config, model, length, mesh)
     return model
+
+
+def _check_attention(config: ExperimentConfig, model: RemBertConfig, length: int, mesh: jax.sharding.Mesh) -> None:
+    """Whether the devices and these shapes have the implementation that is asked for by name."""
+    shape = (1, length, model.num_attention_heads, model.head_dim)
+    query = jax.ShapeDtypeStruct(shape, config.execution.compute_dtype)
+    seen = attention.Visible(keys=jnp.ones((1, length), bool))
+    with jax.set_mesh(mesh):
+        attention.choose(query, query, seen, config.execution.attention, model.attention_probs_dropout_prob > 0)
 
 
 def _expected_model(config: ExperimentConfig, models: Mapping[pathlib.Path, RemBertConfig]) -> RemBertConfig:
