@@ -91,23 +91,24 @@ def _pretraining(args: SimpleNamespace) -> dict:
 
 
 def _fine_tuning(task: str, source: str, args: SimpleNamespace) -> dict:
+    world = f"{args.seed}-256" if args.smoke else str(args.seed)
     kinds = {
         "tagging": {
             "kind": "token_classification",
-            "path": f"synthetic_pos/{{language}}-{args.seed}",
+            "path": f"synthetic_pos/{{language}}-{world}",
             "text_fields": ("tokens",),
             "label_field": "upos",
             "max_train_examples": 800,
         },
         "topic": {
             "kind": "sequence_classification",
-            "path": f"synthetic_topic/{{language}}-{args.seed}",
+            "path": f"synthetic_topic/{{language}}-{world}",
             "text_fields": ("text",),
             "max_train_examples": 1600,
         },
         "pairs": {
             "kind": "sequence_classification",
-            "path": f"synthetic_paws_x/{{language}}-{args.seed}",
+            "path": f"synthetic_paws_x/{{language}}-{world}",
             "max_train_examples": 3200,
         },
     }

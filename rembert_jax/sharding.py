@@ -88,17 +88,32 @@ def unbox(tree: Any) -> Any:
 def param_shardings(abstract_params: Any, mesh: Mesh) -> Any:
     """Shardings of boxed abstract parameters by `LOGICAL_RULES`.
 
+    Where a mesh axis does not divide the vocabulary, the tables are split by their width over that axis too, so a device holds
+    no more of them, and every array keeps the rows that it has in a checkpoint.
+
     Raises:
       RemBertError: naming the parameter, its shape and the mesh axis that does not divide it.
     """
     specs = nn.get_partition_spec(abstract_params)
     shardings = nn.logical_to_mesh_sharding(specs, mesh, list(LOGICAL_RULES))
-    plain = unbox(abstract_params)
-    for (path, leaf), sharding in zip(
-        jax.tree_util.tree_leaves_with_path(plain), jax.tree.leaves(shardings), strict=True
-    ):
+
+    def place(path: Any, leaf: Any, names: PartitionSpec, sharding: NamedSharding) -> NamedSharding:
+        if names and names[0] == "vocab" and leaf.shape[0] % _parts(mesh, sharding.spec[0]):
+            width = sharding.spec[1:] and (*_axes(sharding.spec[1]), *_axes(sharding.spec[0]))
+            sharding = NamedSharding(mesh, PartitionSpec(None, width) if width else PartitionSpec())
         _check_divides(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape, sharding)
-    return shardings
+        return sharding
+
+    return jax.tree_util.tree_map_with_path(place, unbox(abstract_params), specs, shardings)
+
+
+def _axes(axes: Any) -> tuple[str, ...]:
+    """Of an entry of a PartitionSpec."""
+    return () if axes is None else (axes,) if isinstance(axes, str) else axes
+
+
+def _parts(mesh: Mesh, axes: Any) -> int:
+    return math.prod(mesh.shape[axis] for axis in _axes(axes))
 
 
 def for_shape(sharding: Sharding, shape: tuple[int, ...], name: str) -> Sharding:
@@ -115,11 +130,10 @@ def for_shape(sharding: Sharding, shape: tuple[int, ...], name: str) -> Sharding
 
 def _check_divides(name: str, shape: tuple[int, ...], sharding: NamedSharding) -> None:
     for size, axes in zip(shape, sharding.spec, strict=False):
-        names = () if axes is None else (axes,) if isinstance(axes, str) else axes
-        parts = int(np.prod([sharding.mesh.shape[axis] for axis in names]))
+        parts = _parts(sharding.mesh, axes)
         if size % parts:
             raise RemBertError(
-                f"{name} of shape {shape}: {size} is not divisible by mesh axis {'x'.join(names)}={parts}; "
+                f"{name} of shape {shape}: {size} is not divisible by mesh axis {'x'.join(_axes(axes))}={parts}; "
                 f"choose a mesh size that divides {size}, or another model size"
             )
 

@@ -49,7 +49,8 @@ processor_seconds = pytest.StashKey[float]()
 
 
 def pytest_collection_modifyitems(items):
-    """Skips tests on real data where there is none."""
+    """Skips tests on real data where there is none; starts with the long ones, lest one worker ends with them."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     for item in items:
         if item.get_closest_marker("real_data") and not (REAL_DATA / "MANIFEST.tsv").is_file():
             item.add_marker(pytest.mark.skip(reason="no ../shared/data"))

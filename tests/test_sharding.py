@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import math
 import types
 
@@ -209,11 +210,23 @@ def test_mesh_that_does_not_fit_the_devices_is_refused(config, message):
         sharding.make_mesh(config)
 
 
+def test_a_vocabulary_that_does_not_divide_is_split_by_width(tiny_config):
+    config = dataclasses.replace(tiny_config, vocab_size=47)
+    shardings = sharding.param_shardings(jax.eval_shape(abstract_init(config), jax.random.key(0)), mesh_of(2, 2, 2))
+    for path, whole, part in (
+        ("rembert/embeddings/word_embeddings/embedding", (47, 8), (47, 2)),
+        ("cls/decoder/embedding", (47, 24), (47, 6)),
+        ("cls/decoder/bias", (47,), (47,)),
+        ("rembert/embeddings/position_embeddings/embedding", (12, 8), (12, 4)),
+    ):
+        assert leaf(shardings, path).shard_shape(whole) == part, path
+
+
 def test_parameter_that_does_not_divide_is_named():
-    config = RemBertConfig.named("tiny", vocab_size=1002)
+    config = RemBertConfig.named("tiny", output_embedding_size=1002)
     boxed = jax.eval_shape(abstract_init(config), jax.random.key(0))
     sharding.param_shardings(boxed, mesh_of(4, 1, 2))
-    message = r"/decoder/(bias|embedding) of shape \(1002,.*\): 1002 is not divisible by mesh axis tensor=4"
+    message = r"cls/dense/(bias|kernel) of shape \(.*1002.*\): 1002 is not divisible by mesh axis tensor=4"
     with pytest.raises(ValueError, match=message):
         sharding.param_shardings(boxed, mesh_of(2, 1, 4))
 

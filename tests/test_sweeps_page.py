@@ -1,5 +1,8 @@
 """Runs the commands of docs/sweeps.md as they stand, but for the smoke variant of their config."""
 
+import contextlib
+import importlib
+import io
 import re
 import shlex
 import subprocess
@@ -32,16 +35,27 @@ def said(tmp_path_factory):
         ]
         if "--workdir=runs/one" in arguments or "--workdir=runs/output_embedding" in arguments:
             arguments.append("--config.stages.pretrain.model.num_hidden_layers=1")
-        result = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=folder,
-            env={**process_environment(), "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, (arguments, result.stderr)
-        outputs.append(result.stdout)
+            outputs.append(in_a_process(arguments, folder))
+        else:
+            outputs.append(here(arguments, folder))
     return folder, outputs
+
+
+def in_a_process(arguments, folder):
+    """Training, with as many processes as it starts."""
+    environment = {**process_environment(), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *arguments]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, (arguments, result.stderr)
+    return result.stdout
+
+
+def here(arguments, folder):
+    """A tool that starts none."""
+    assert arguments[0] == "-m"
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
+        importlib.import_module(arguments[1]).main(arguments[2:])
+    return printed.getvalue()
 
 
 def test_the_worked_example_ends_with_a_table_of_both_widths(said):

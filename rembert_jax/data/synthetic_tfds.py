@@ -1,7 +1,8 @@
 """The labelled synthetic sets as TFDS builders; tags and pairs have the feature specs of `xtreme_pos` and `paws_x_wiki`.
 
 They are read by the same code as the real datasets. Importing this module registers them with TFDS; they are written in
-array_record files and need no TensorFlow. `synthetic_pos/qaa` is language qaa of world 0, `synthetic_pos/qaa-7` of world 7.
+array_record files and need no TensorFlow. `synthetic_pos/qaa` is language qaa of world 0, `synthetic_pos/qaa-7` of world 7,
+`synthetic_pos/qaa-7-80` the first 80 of its training examples, with an eighth as many of each other split.
 """
 
 from __future__ import annotations
@@ -20,30 +21,33 @@ from rembert_jax.errors import RemBertError
 
 logger = logging.getLogger(__name__)
 
-LABELLED_SIZES = {"train": 4000, "validation": 500, "test": 500}
+EXAMPLES = 4000
+"""Training examples of a language with labels; an eighth as many for validation and for test."""
 UPOS_NAMES = (*synthetic_world.UPOS, "_")
 """TFDS's part-of-speech classes: the 17 universal ones and "_" for tokens that are not words."""
 
 
 @dataclasses.dataclass(eq=False)
 class _Tongue(tfds.core.BuilderConfig):
-    """A language of the world `seed`."""
+    """A language of the world `seed`, and its training examples; 0 for as many as there are."""
 
     code: str = ""
     seed: int = 0
+    examples: int = 0
 
 
 def _tongue(name: str) -> _Tongue:
-    """The language called "qaa" or "qaa-7"."""
-    code, _, seed = name.partition("-")
-    if code not in synthetic_world.LANGUAGES or not (seed or "0").isdecimal():
+    """The language called "qaa", "qaa-7" or "qaa-7-80"."""
+    code, *numbers = name.split("-")
+    if code not in synthetic_world.LANGUAGES or len(numbers) > 2 or not all(map(str.isdecimal, numbers)):
         known = ", ".join(synthetic_world.LANGUAGES)
         raise RemBertError(
-            f"synthetic language {name!r}: expected one of {known}, and for the world of another seed {code}-SEED"
+            f"synthetic language {name!r}: expected one of {known}, for the world of another seed {code}-SEED, and for fewer "
+            f"examples {code}-SEED-EXAMPLES"
         )
-    return _Tongue(
-        name=name, version="1.0.0", description=f"synthetic language {name}", code=code, seed=int(seed or "0")
-    )
+    seed, examples = (*map(int, numbers), 0, 0)[:2]
+    description = f"synthetic language {name}"
+    return _Tongue(name=name, version="1.0.0", description=description, code=code, seed=seed, examples=examples)
 
 
 class _SyntheticBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -69,14 +73,17 @@ class _SyntheticBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
         labelled = self._tongue().code == synthetic_world.LABELLED_LANGUAGE
-        return {split: self._generate_examples(split) for split in LABELLED_SIZES if labelled or split != "train"}
+        splits = ("train", "validation", "test") if labelled else ("validation", "test")
+        return {split: self._generate_examples(split) for split in splits}
 
     def _example(self, code: str, split: str, index: int, seed: int) -> dict[str, Any]:
         raise NotImplementedError
 
     def _generate_examples(self, split: str) -> Any:
-        for index in range(LABELLED_SIZES[split]):
-            yield index, self._example(self._tongue().code, split, index, self._tongue().seed)
+        tongue = self._tongue()
+        count = tongue.examples or EXAMPLES
+        for index in range(count if split == "train" else max(1, count // 8)):
+            yield index, self._example(tongue.code, split, index, tongue.seed)
 
 
 class SyntheticPawsX(_SyntheticBuilder):

@@ -61,7 +61,8 @@ class _Projections(nn.Module):
                 key,
                 value,
                 visible,
-                implementation=self.execution.attention,
+                # Parameters are made from the shortest of inputs, which an implementation of that name may not take.
+                implementation="xla" if self.is_initializing() else self.execution.attention,
                 dropout=dropout,
                 split=nn.logical_to_mesh_axes(("batch", None, "heads", None)),
             )

@@ -92,9 +92,17 @@ def vocabulary_loss(
             f"choose a batch of which rows times predictions is a multiple of {parts}"
         )
     if split.vocabulary and (missing := -table.shape[0] % mesh.shape[split.vocabulary]):
-        table = jnp.pad(table, [(0, missing), (0, 0)])
+        table = _filled_up(table, missing, split)
         bias = jnp.pad(bias, (0, missing), constant_values=jnp.finfo(jnp.float32).min)
     return _loss(z_loss, split, features, table, bias, labels, weights)
+
+
+def _filled_up(table: jax.Array, missing: int, split: Split) -> jax.Array:
+    """Adds rows to a table that lies split by width over all axes, and splits it by words; its gradient goes back that way."""
+    by_width = PartitionSpec(None, (split.width, split.vocabulary) if split.width else split.vocabulary)
+    filled = jnp.pad(jax.lax.with_sharding_constraint(table, by_width), [(0, missing), (0, 0)])
+    by_width_again = jax.lax.with_sharding_constraint(filled, by_width)
+    return jax.lax.with_sharding_constraint(by_width_again, PartitionSpec(split.vocabulary, split.width))
 
 
 def _larger_than_one(axes: Any, mesh: Any) -> Any:

@@ -380,45 +380,42 @@ def test_pair_set_has_the_features_of_paws_x_wiki(tmp_path):
     assert _spec(own) == _spec(real)
 
 
-@pytest.fixture
-def small_sets(monkeypatch):
-    monkeypatch.setattr(synthetic_tfds, "LABELLED_SIZES", {"train": 6, "validation": 4, "test": 4})
-
-
-@pytest.mark.parametrize(("tongue", "seed"), [("qaa", 0), ("qaa-7", 7)])
+@pytest.mark.parametrize(("tongue", "seed"), [("qaa-0-32", 0), ("qaa-7-32", 7)])
 @pytest.mark.parametrize("name", ["synthetic_pos", "synthetic_paws_x", "synthetic_topic"])
-def test_written_examples_come_back(tmp_path, small_sets, name, tongue, seed):
+def test_written_examples_come_back(tmp_path, name, tongue, seed):
     synthetic_tfds.prepare(f"{name}/{tongue}", str(tmp_path))
     builder = tfds.builder(f"{name}/{tongue}", data_dir=str(tmp_path))
     records = [{key: to_python(value) for key, value in record.items()} for record in builder.as_data_source("train")]
-    assert len(records) == 6
+    assert {split: info.num_examples for split, info in builder.info.splits.items()} == {
+        "train": 32, "validation": 4, "test": 4,
+    }  # fmt: skip
     if name == "synthetic_pos":
         found = [(record["tokens"], [UPOS[tag] for tag in record["upos"]]) for record in records]
-        expected = [tagged_sentence("qaa", "train", i, seed) for i in range(6)]
+        expected = [tagged_sentence("qaa", "train", i, seed) for i in range(32)]
     elif name == "synthetic_topic":
         found = [(record["text"], record["label"]) for record in records]
-        expected = [topic_sentence("qaa", "train", i, seed) for i in range(6)]
+        expected = [topic_sentence("qaa", "train", i, seed) for i in range(32)]
     else:
         found = [(record["sentence1"], record["sentence2"], record["label"]) for record in records]
-        expected = [sentence_pair("qaa", "train", i, seed) for i in range(6)]
+        expected = [sentence_pair("qaa", "train", i, seed) for i in range(32)]
     assert sorted(found) == sorted(expected)
 
 
-def test_only_the_labelled_language_has_a_training_split(tmp_path, small_sets):
-    for code, splits in (("qaa", {"train", "validation", "test"}), ("qab", {"validation", "test"})):
+def test_only_the_labelled_language_has_a_training_split(tmp_path):
+    for code, splits in (("qaa-0-8", {"train", "validation", "test"}), ("qab-0-8", {"validation", "test"})):
         synthetic_tfds.prepare(f"synthetic_paws_x/{code}", str(tmp_path))
         assert set(tfds.builder(f"synthetic_paws_x/{code}", data_dir=str(tmp_path)).info.splits) == splits
 
 
-def test_sets_are_written_once(tmp_path, small_sets):
-    synthetic_tfds.prepare("synthetic_pos/qac", str(tmp_path))
+def test_sets_are_written_once(tmp_path):
+    synthetic_tfds.prepare("synthetic_pos/qac-0-8", str(tmp_path))
     files = {path: path.stat().st_mtime_ns for path in pathlib.Path(tmp_path).rglob("*") if path.is_file()}
-    synthetic_tfds.prepare("synthetic_pos/qac", str(tmp_path))
+    synthetic_tfds.prepare("synthetic_pos/qac-0-8", str(tmp_path))
     assert files == {path: path.stat().st_mtime_ns for path in pathlib.Path(tmp_path).rglob("*") if path.is_file()}
 
 
-def test_empty_data_folder_is_tfds_own(tmp_path, small_sets, monkeypatch):
+def test_empty_data_folder_is_tfds_own(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "own"))
     monkeypatch.chdir(tmp_path)
-    synthetic_tfds.prepare("synthetic_pos/qad", "")
+    synthetic_tfds.prepare("synthetic_pos/qad-0-8", "")
     assert [path.name for path in tmp_path.iterdir()] == ["own"]

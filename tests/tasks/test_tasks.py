@@ -360,9 +360,8 @@ def test_empty_conllu_file_names_language_and_split(tmp_path):
 
 
 @pytest.fixture
-def tfds_config(tmp_path, monkeypatch) -> TaskConfig:
-    monkeypatch.setattr(synthetic_tfds, "LABELLED_SIZES", {"train": 6, "validation": 4, "test": 4})
-    return _config(source="tfds", path="synthetic_pos/{language}", data_dir=str(tmp_path), train_language="qaa")
+def tfds_config(tmp_path) -> TaskConfig:
+    return _config(source="tfds", path="synthetic_pos/{language}-0-32", data_dir=str(tmp_path), train_language="qaa")
 
 
 def test_tfds_examples_are_plain_python(tfds_config):
@@ -370,20 +369,22 @@ def test_tfds_examples_are_plain_python(tfds_config):
     assert len(examples) == 3 and len(list(examples)) == 3
     assert all(isinstance(token, str) for token in examples[0]["tokens"])
     assert all(isinstance(tag, int) for tag in examples[0]["upos"])
-    assert examples[1]["where"] == "synthetic_pos/qab/1.0.0/test[1]"
+    assert examples[1]["where"] == "synthetic_pos/qab-0-32/1.0.0/test[1]"
     with pytest.raises(IndexError):
         examples[3]
 
 
 def test_tfds_task_takes_label_names_from_the_dataset(tfds_config):
     assert open_task(tfds_config, NumberTokenizer()).labels == (*synthetic_world.UPOS, "_")
-    pairs = {"kind": "sequence_classification", "path": "synthetic_paws_x/{language}", "label_field": "label"}
+    pairs = {"kind": "sequence_classification", "path": "synthetic_paws_x/{language}-0-32", "label_field": "label"}
     config = TaskConfig(**vars(tfds_config) | pairs | {"text_fields": ("sentence1", "sentence2")})
     assert open_task(config, NumberTokenizer()).labels == ("different_meaning", "paraphrase")
 
 
 def test_missing_tfds_split_lists_the_splits(tfds_config):
-    with pytest.raises(TaskError, match=r"synthetic_pos/qab/1\.0\.0: no split 'train'; it has (test|validation), "):
+    with pytest.raises(
+        TaskError, match=r"synthetic_pos/qab-0-32/1\.0\.0: no split 'train'; it has (test|validation), "
+    ):
         open_examples(tfds_config, "qab", "train")
 
 
@@ -408,7 +409,7 @@ def test_tfds_dataset_that_is_not_prepared_says_how(tfds_config):
 
 
 def test_tfds_dataset_in_another_file_format_says_how(tfds_config):
-    synthetic_tfds.prepare("synthetic_pos/qab", tfds_config.data_dir)
+    synthetic_tfds.prepare("synthetic_pos/qab-0-32", tfds_config.data_dir)
     (info,) = pathlib.Path(tfds_config.data_dir).rglob("dataset_info.json")
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(

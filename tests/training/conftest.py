@@ -8,7 +8,6 @@ import pytest
 from helpers import TINY_PRETRAINING
 from training.runs import interrupt, on_one_device
 
-from rembert_jax.data import synthetic_tfds
 from rembert_jax.training import trainer
 
 
@@ -49,8 +48,3 @@ def no_training(one_device, monkeypatch) -> list[Any]:
     monkeypatch.setattr(trainer._Run, "_loop", lambda run, state: states.append(state))
     monkeypatch.setattr(trainer._Run, "_finish", lambda run, state: {})
     return states
-
-
-@pytest.fixture
-def small_sets(monkeypatch):
-    monkeypatch.setattr(synthetic_tfds, "LABELLED_SIZES", {"train": 40, "validation": 8, "test": 8})

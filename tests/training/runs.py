@@ -12,7 +12,7 @@ FINE_TUNING: dict[str, Any] = {
     "task": {
         "kind": "sequence_classification",
         "source": "tfds",
-        "path": "synthetic_paws_x/{language}",
+        "path": "synthetic_paws_x/{language}-0-64",
         "data_dir": "{workdir}/data",
         "train_language": "qaa",
         "test_languages": ("qaa", "qab"),

@@ -212,7 +212,7 @@ def test_mistakes_of_a_later_stage_are_found_before_the_first_one(tmp_path, one_
     assert not (tmp_path / "a").exists()
 
 
-def test_more_rows_than_examples_are_refused(pretrained, tmp_path, one_device, small_sets):
-    config = with_changes(FINE_TUNING | {"init_from": str(pretrained[0])}, {"training.batch_size": 64})
-    with pytest.raises(ValueError, match=r"training\.batch_size=64 exceeds the 40 training examples of qaa"):
+def test_more_rows_than_examples_are_refused(pretrained, tmp_path, one_device):
+    config = with_changes(FINE_TUNING | {"init_from": str(pretrained[0])}, {"training.batch_size": 128})
+    with pytest.raises(ValueError, match=r"training\.batch_size=128 exceeds the 64 training examples of qaa"):
         trainer.run(config, tmp_path)

@@ -227,7 +227,7 @@ def scripted(monkeypatch):
 @pytest.mark.long
 @pytest.mark.smoke
 def test_fine_tuning_keeps_the_first_of_the_best_development_steps_also_when_interrupted(
-    pretrained, tmp_path, one_device, small_sets, scripted
+    pretrained, tmp_path, one_device, scripted
 ):
     config = with_changes(FINE_TUNING, {"init_from": str(pretrained[0]), "training.checkpoint_every": 2})
     whole, first, moved = tmp_path / "whole", tmp_path / "first", tmp_path / "moved"
@@ -252,7 +252,7 @@ def test_fine_tuning_keeps_the_first_of_the_best_development_steps_also_when_int
         assert_same_trees(stored_state(moved / folder), stored_state(whole / folder))
 
 
-def test_fine_tuning_starts_from_the_encoder_or_afresh(pretrained, tmp_path, no_training, small_sets, monkeypatch):
+def test_fine_tuning_starts_from_the_encoder_or_afresh(pretrained, tmp_path, no_training, monkeypatch):
     monkeypatch.setattr(SequenceClassification, "context_free_baseline", None)  # It is for the end.
     stored = stored_state(checkpoint.find(pretrained[0]))["params"]["rembert"]["encoder"]
     for key, equal in (("init_from", True), ("model_from", False)):
