@@ -112,7 +112,7 @@ def _axes(axes: Any) -> tuple[str, ...]:
     return () if axes is None else (axes,) if isinstance(axes, str) else axes
 
 
-def _parts(mesh: Mesh, axes: Any) -> int:
+def _parts(mesh: Any, axes: Any) -> int:
     return math.prod(mesh.shape[axis] for axis in _axes(axes))
 
 

@@ -9,14 +9,15 @@ Letters: B batch, Q queries, K keys, L length of a sequence that attends to itse
 | "xla" | everywhere | probabilities [B, N, Q, K] | nothing |
 
 "auto" takes the fused one of the platform that is computed on, and "xla" where its needs are not met, where probabilities are
-dropped out, or where keys come from a cache. The platform is that of the mesh that is set (`jax.set_mesh`), also where its
-devices are only described, as in ahead-of-time compilation; without a mesh, that of JAX's first device. All agree; a query that
-sees nothing attends evenly to everything, but its gradient differs.
+dropped out, where keys come from a cache, or where a mesh of TPUs does not divide rows or heads. The platform is that of the
+mesh that is set (`jax.set_mesh`), also where its devices are only described, as in ahead-of-time compilation; without a mesh,
+that of JAX's first device. All agree; a query that sees nothing attends evenly to everything, but its gradient differs.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -112,7 +113,7 @@ def attention(
     Raises:
       RemBertError: if an implementation is asked for by name that this platform or these shapes do not have.
     """
-    chosen = choose(query, key, visible, implementation, dropout is not None)
+    chosen = choose(query, key, visible, implementation, dropout is not None, split)
     if chosen == "splash":
         return _on_mesh(_splash, split)(query, key, value, visible)
     if chosen == "cudnn":
@@ -127,8 +128,15 @@ def platform() -> str:
     return jax.default_backend() if device is None or device.platform is None else device.platform
 
 
-def choose(query: Any, key: Any, visible: Visible, implementation: str = "auto", dropout: bool = False) -> str:
-    """Which implementation computes attention of these shapes here.
+def choose(
+    query: Any,
+    key: Any,
+    visible: Visible,
+    implementation: str = "auto",
+    dropout: bool = False,
+    split: PartitionSpec | None = None,
+) -> str:
+    """Which implementation computes attention of these shapes here; the other arguments are as in `attention`.
 
     Raises:
       RemBertError: naming what is missing, if one is asked for by name that cannot.
@@ -140,7 +148,7 @@ def choose(query: Any, key: Any, visible: Visible, implementation: str = "auto",
     wanted = fused if implementation == "auto" else implementation
     if wanted == "xla":
         return wanted
-    missing = _missing(wanted, query, key, visible, dropout)
+    missing = _missing(wanted, query, key, visible, dropout, split)
     if here not in (PLATFORMS[wanted] or ()):
         missing = [f"runs on {' and '.join(PLATFORMS[wanted] or ())}, and this is {here}", *missing]
     if missing and implementation != "auto":
@@ -148,9 +156,11 @@ def choose(query: Any, key: Any, visible: Visible, implementation: str = "auto",
     return "xla" if missing else wanted
 
 
-def _missing(name: str, query: Any, key: Any, visible: Visible, dropout: bool) -> list[str]:
+def _missing(
+    name: str, query: Any, key: Any, visible: Visible, dropout: bool, split: PartitionSpec | None
+) -> list[str]:
     """What these shapes lack for a fused implementation."""
-    (_, queries, _, width), keys = query.shape, key.shape[1]
+    (rows, queries, heads, width), keys = query.shape, key.shape[1]
     missing = []
     if dropout:
         missing.append("drops out no probabilities (attention_probs_dropout_prob must be 0 in training)")
@@ -159,6 +169,12 @@ def _missing(name: str, query: Any, key: Any, visible: Visible, dropout: bool) -
     if name == "splash":
         if queries != keys or queries % SPLASH_BLOCKS[-1]:
             missing.append(f"needs as many queries as keys, a multiple of 128, and has {queries} and {keys}")
+        parts = (1, 1) if split is None else (_parts(split[0]), _parts(split[2]))
+        if rows % parts[0] or heads % parts[1]:
+            missing.append(
+                f"needs rows and heads that are multiples of {parts[0]} and {parts[1]}, as the mesh splits them, and has "
+                f"{rows} and {heads}"
+            )
     else:
         if query.dtype not in (jnp.bfloat16, jnp.float16):
             missing.append(f"needs bfloat16 or float16 and has {query.dtype}")
@@ -167,6 +183,12 @@ def _missing(name: str, query: Any, key: Any, visible: Visible, dropout: bool) -
         if queries % 2 or keys % 2:
             missing.append(f"needs an even number of queries and keys and has {queries} and {keys}")
     return missing
+
+
+def _parts(axes: str | tuple[str, ...] | None) -> int:
+    """Over which the mesh that is set, if one is, splits a dimension."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return math.prod(sizes.get(axis, 1) for axis in ((axes,) if isinstance(axes, str) else axes or ()))
 
 
 def _on_mesh(kernel: Callable[..., jax.Array], split: PartitionSpec | None) -> Callable[..., jax.Array]:

@@ -112,17 +112,21 @@ def _larger_than_one(axes: Any, mesh: Any) -> Any:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _loss(z_loss: float, split: Split, *arguments: jax.Array) -> Sums:
-    return _on_mesh(functools.partial(_sums, z_loss, split), split, ())(*arguments)
+def _loss(z_loss: float, split: Split, features: jax.Array, table: jax.Array, *others: jax.Array) -> Sums:
+    run = _on_mesh(functools.partial(_sums, z_loss, split), split, ())
+    return run(features, table.astype(features.dtype), *others)
 
 
-def _forward(z_loss: float, split: Split, *arguments: jax.Array) -> tuple[Sums, Any]:
+def _forward(
+    z_loss: float, split: Split, features: jax.Array, table: jax.Array, *others: jax.Array
+) -> tuple[Sums, Any]:
     positions = PartitionSpec(split.positions or None)
     places = (positions, PartitionSpec(split.vocabulary, split.width), PartitionSpec(split.vocabulary))
     run = _on_mesh(functools.partial(_sums_and_gradients, z_loss, split), split, places)
-    sums, (features, table, bias) = run(*arguments)
-    kinds = [jnp.zeros((), x.dtype) for x in arguments]  # Only their dtypes.
-    return sums, (features, table, bias, kinds)
+    # Narrowed before it is gathered: that is half as much to send.
+    sums, gradients = run(features, table.astype(features.dtype), *others)
+    kinds = [jnp.zeros((), x.dtype) for x in (features, table, *others)]  # Only their dtypes.
+    return sums, (*gradients, kinds)
 
 
 def _backward(z_loss: float, split: Split, saved: Any, cotangents: Sums) -> tuple[Any, ...]:
@@ -213,7 +217,6 @@ def _sums(
     labels: jax.Array,
     weights: jax.Array,
 ) -> Sums:
-    table = table.astype(features.dtype)
     tiles = _tiles(features, labels, weights, table.shape[0])
     if tiles.labels.shape[0] == 1:
         return _over_positions(split, _tile_sums(z_loss, split, jax.tree.map(lambda x: x[0], tiles), table, bias).sums)
@@ -247,7 +250,6 @@ def _sums_and_gradients(
     labels: jax.Array,
     weights: jax.Array,
 ) -> tuple[Sums, tuple[jax.Array, jax.Array, jax.Array]]:
-    table = table.astype(features.dtype)
     tiles = _tiles(features, labels, weights, table.shape[0])
 
     def add(carry: Any, tile: _Tile) -> tuple[Any, jax.Array]:

@@ -10,7 +10,9 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from rembert_jax import sharding
+from rembert_jax.config import Execution
 from rembert_jax.errors import RemBertError
+from rembert_jax.modeling.models import RemBertForMaskedLM
 from rembert_jax.ops import attention
 from rembert_jax.ops.attention import Visible
 
@@ -195,6 +197,29 @@ def test_the_platform_is_that_of_the_mesh(monkeypatch):
         monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
         assert attention.platform() == "cpu"
     assert attention.platform() == "tpu"
+
+
+def test_the_kernel_for_tpus_takes_rows_and_heads_that_the_mesh_divides(monkeypatch):
+    monkeypatch.setattr(attention, "platform", lambda: "tpu")
+    split = PartitionSpec(("data", "fsdp"), None, "tensor")
+    query = jax.ShapeDtypeStruct((4, 128, 6, 64), jnp.float32)
+    for sizes, expected in (((2, 2, 2), "splash"), ((4, 1, 2), "splash"), ((8, 1, 1), "xla"), ((2, 1, 4), "xla")):
+        with jax.set_mesh(sharding.make_mesh(sharding.MeshConfig(**dict(zip(sharding.AXES, sizes, strict=True))))):
+            assert attention.choose(query, query, SEEN, split=split) == expected
+            if expected == "xla":
+                message = r"needs rows and heads that are multiples of \d and \d, .* and has 4 and 6; take auto or xla"
+                with pytest.raises(RemBertError, match=message):
+                    attention.choose(query, query, SEEN, "splash", split=split)
+    assert attention.choose(query, query, SEEN, split=split) == "splash", "without a mesh"
+
+
+@pytest.mark.parametrize("name", ["splash", "cudnn"])
+def test_parameters_are_made_whatever_attention_is_asked_for(tiny_config, name):
+    model = RemBertForMaskedLM(tiny_config, Execution(attention=name))
+    ids = jnp.ones((1, 2), jnp.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), ids)
+    with pytest.raises(RemBertError, match=f"attention='{name}' runs on"):
+        jax.eval_shape(model.apply, params, ids)
 
 
 @pytest.mark.parametrize(
