@@ -39,7 +39,8 @@ def masked_lm(model: RemBertForMaskedLM, z_loss: float = 0.0) -> Objective:
         )
         features, table, bias = prediction
         places: Any = nn.logical_to_mesh_axes(("batch", "vocab", "embed"))
-        split = Split(places[0] or (), *places[1:])
+        rows = (places[0],) if isinstance(places[0], str) else places[0] or ()
+        split = Split(rows, *places[1:])
         return losses.masked_lm_loss(
             features, table, bias, batch["masked_labels"], batch["masked_weights"], z_loss, split
         )
