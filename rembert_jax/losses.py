@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rembert_jax.errors import RemBertError
-from rembert_jax.ops.vocabulary_loss import Split, vocabulary_loss
+from rembert_jax.ops.split import Split
+from rembert_jax.ops.vocabulary_loss import vocabulary_loss
 
 IGNORED_LABEL = -100
 """Label of positions that count neither in a loss nor in a metric (later sub-words, special tokens, padding)."""

@@ -36,6 +36,15 @@ LOGICAL_RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
 )
 
 
+def rules_without(axis: str) -> Any:
+    """A context with the rules that are set, but for a mesh axis: for what runs on each of its devices by itself."""
+
+    def left(axes: Any) -> Any:
+        return tuple(name for name in _axes(axes) if name != axis) or None
+
+    return nn.logical_axis_rules([(name, left(axes)) for name, axes in nn.get_logical_axis_rules()])
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """Section `mesh`: devices along each axis; -1 in one of them takes what is left.

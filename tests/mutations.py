@@ -37,6 +37,7 @@ FOLDERS = "tests/interop/test_huggingface.py tests/interop/test_untrusted_folder
 VOCABULARY, PIPELINE = "tests/tokenization/test_tokenization.py", "tests/data/test_pipeline.py"
 MASKING = "tests/data/test_masking.py"
 ATTENTION, LOSS = "tests/ops/test_attention.py", "tests/ops/test_vocabulary_loss.py"
+GRADIENTS = "tests/training/test_gradients.py"
 PRECISION, MESH = "tests/training/test_precision.py", "tests/training/test_mesh_runs.py"
 LATE = "deterministic=deterministic"
 MUTATIONS = [
@@ -57,7 +58,7 @@ MUTATIONS = [
     Mutation("modeling/attention.py", "partial(self.dropout, deterministic=False) if drops else None", "None", DROPOUT),
     Mutation("modeling/attention.py", "probabilities if dropout is None else dropout(probabilities)", "probabilities", DROPOUT),
     Mutation("ops/attention.py", "weights if dropout is None else dropout(weights)", "weights", ATTENTION),
-    Mutation("modeling/embeddings.py", f"nn.Dropout(c.hidden_dropout_prob)(x, {LATE})", "x", DROPOUT),
+    Mutation("modeling/embeddings.py", f"Dropout(c.hidden_dropout_prob)(x, {LATE})", "x", DROPOUT),
     # From a config to what a process trains on.
     Mutation("training/jobs.py", "config.training.batch_size // jax.process_count()", "config.training.batch_size", JOBS),
     Mutation("training/jobs.py", '"process_index": jax.process_index()', '"process_index": 0', JOBS),
@@ -66,6 +67,14 @@ MUTATIONS = [
     Mutation("training/trainer.py", "self.tx, self.config.seed", "self.tx, 0", SEEDS),
     Mutation("training/trainer.py", "accumulation=self.config.optimizer.accumulation", "accumulation=1", SEEDS),
     Mutation("training/train_step.py", "jax.random.fold_in(key, index)", "key", SEEDS),
+    Mutation("training/train_step.py", "if parts(COPIES) == 1:", "if True:", GRADIENTS),
+    Mutation("training/train_step.py", "jnp.where(healthy, a, b), new", "jnp.where(state.healthy, a, b), new",
+             "tests/training/test_train_step.py"),
+    Mutation("modeling/layers.py", "jax.lax.axis_index(own) * rows", "0", GRADIENTS),
+    Mutation("sharding.py", "(*_axes(sharding.spec[1]), *_axes(sharding.spec[0]))", "sharding.spec[1]",
+             "tests/test_sharding.py"),
+    Mutation("ops/embedding.py", " * here[:, :, None]", "", "tests/ops/test_embedding.py"),
+    Mutation("ops/embedding.py", "split_axis=0, concat_axis=2", "split_axis=2, concat_axis=0", "tests/ops/test_embedding.py"),
     Mutation("training/train_step.py", "jax.random.fold_in(jax.random.key(seed), state.step)", "jax.random.key(seed)", SEEDS),
     Mutation("training/optimizer.py", '"lamb": lambda: adam', '"lamb": lambda: optax.identity()', OPTIMIZER),
     Mutation("training/optimizer.py", "optax.chain(optax.scale_by_factored_rms(), _by_layer(optax.clip_by_block_rms(1.0)))",

@@ -12,7 +12,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rembert_jax import sharding
-from rembert_jax.ops.vocabulary_loss import Split, vocabulary_loss
+from rembert_jax.ops.split import Split
+from rembert_jax.ops.vocabulary_loss import vocabulary_loss
 
 ROWS, LENGTH, SLOTS, HIDDEN, WIDTH, WORDS = 8, 10, 3, 16, 24, 48
 BATCH = PartitionSpec(("data", "fsdp"))
@@ -49,7 +50,7 @@ def by_constraint(kernel, table, hidden):
 
 
 def by_island(kernel, table, hidden):
-    split = Split(positions=("data", "fsdp"), vocabulary="tensor", width="fsdp")
+    split = Split(rows=("data", "fsdp"), vocabulary="tensor", width="fsdp")
     ones = jnp.ones(ROWS * SLOTS)
     x = features(kernel, hidden, constrained=False)
     return vocabulary_loss(x, table, jnp.zeros(WORDS), jnp.asarray(LABELS), ones, split=split).loss

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from rembert_jax.config import Execution, RemBertConfig
 from rembert_jax.modeling.cache import LayerCache, append
-from rembert_jax.modeling.layers import Dense
+from rembert_jax.modeling.layers import Dense, Dropout
 from rembert_jax.ops import attention
 from rembert_jax.ops.attention import Visible
 
@@ -32,7 +32,7 @@ class _Projections(nn.Module):
 
         self.query, self.key, self.value = (dense(("embed", "heads")) for _ in range(3))
         self.output = dense(("heads", "embed"))
-        self.dropout = nn.Dropout(c.attention_probs_dropout_prob)
+        self.dropout = Dropout(c.attention_probs_dropout_prob)
 
     def heads(self, projected: Float[Array, "B L H"]) -> Float[Array, "B L N D"]:
         return projected.reshape(*projected.shape[:-1], self.config.num_attention_heads, self.config.head_dim)

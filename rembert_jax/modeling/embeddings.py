@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rembert_jax.config import Execution, RemBertConfig
-from rembert_jax.modeling.layers import Embed, LayerNorm
+from rembert_jax.modeling.layers import Dropout, Embed, LayerNorm
 
 
 class RemBertEmbeddings(nn.Module):
@@ -47,4 +47,4 @@ class RemBertEmbeddings(nn.Module):
         x = LayerNorm(c, self.execution, name="LayerNorm")(inputs_embeds + positions + types)
         # The tables are split over "fsdp" by width and the batch by rows: say which of the two holds from here on.
         x = nn.with_logical_constraint(x, ("batch", "length", "embed_activation"))
-        return nn.Dropout(c.hidden_dropout_prob)(x, deterministic=deterministic)
+        return Dropout(c.hidden_dropout_prob)(x, deterministic=deterministic)

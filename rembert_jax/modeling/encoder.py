@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from rembert_jax.config import Execution, RemBertConfig
 from rembert_jax.modeling.attention import CrossAttention, SelfAttention
 from rembert_jax.modeling.cache import LayerCache
-from rembert_jax.modeling.layers import ACTIVATION_FUNCTIONS, Dense, LayerNorm
+from rembert_jax.modeling.layers import ACTIVATION_FUNCTIONS, Dense, Dropout, LayerNorm
 from rembert_jax.ops.attention import Visible
 
 REMAT_POLICIES = {
@@ -70,7 +70,7 @@ class TransformerBlock(nn.Module):
     ) -> tuple[Float[Array, "B L H"], Kept]:
         """Returns the block's output and what was asked to be kept."""
         c, e = self.config, self.execution
-        dropout = nn.Dropout(c.hidden_dropout_prob)
+        dropout = Dropout(c.hidden_dropout_prob)
         keep = self.keep_attentions
         attended, probabilities, new = SelfAttention(c, e, name="attention")(x, visible, deterministic, cache, keep)
         x = LayerNorm(c, e, name="attention_LayerNorm")(x + dropout(attended, deterministic=deterministic))

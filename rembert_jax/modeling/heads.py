@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rembert_jax.config import Execution, RemBertConfig
-from rembert_jax.modeling.layers import ACTIVATION_FUNCTIONS, Dense, LayerNorm, truncated_normal
+from rembert_jax.modeling.layers import ACTIVATION_FUNCTIONS, Dense, Dropout, LayerNorm, truncated_normal
 
 
 class Pooler(nn.Module):
@@ -76,6 +76,6 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead H"], deterministic: bool) -> Float[Array, "*lead C"]:
-        x = nn.Dropout(self.config.classifier_dropout_prob)(x, deterministic=deterministic)
+        x = Dropout(self.config.classifier_dropout_prob)(x, deterministic=deterministic)
         dense = Dense(self.num_labels, self.config, self.execution, ("embed", "labels"), name="dense")
         return dense(x).astype(jnp.float32)

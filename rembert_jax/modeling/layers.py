@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rembert_jax.config import Execution, RemBertConfig
+from rembert_jax.ops.embedding import lookup
+from rembert_jax.ops.split import Split, parts
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": lambda x: nn.gelu(x, approximate=False),
@@ -87,6 +89,27 @@ class LayerNorm(nn.Module):
         return y.astype(self.execution.compute_dtype)
 
 
+class Dropout(nn.Module):
+    """Sets values to 0 with probability `rate` and scales up the others.
+
+    Which ones follows from the key and the place in the whole batch, also where a device only has its own rows of it
+    (`training.train_step`), so a run does not depend on its mesh.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*shape"], deterministic: bool) -> Float[Array, "*shape"]:
+        if deterministic or self.rate == 0.0:
+            return x
+        key, keep, rows = self.make_rng("dropout"), 1.0 - self.rate, x.shape[0]
+        own = jax.sharding.get_abstract_mesh().manual_axes
+        kept = jax.random.bernoulli(key, keep, (rows * parts(own), *x.shape[1:]))
+        if own:
+            kept = jax.lax.dynamic_slice_in_dim(kept, jax.lax.axis_index(own) * rows, rows)
+        return jnp.where(kept, x / keep, 0.0)
+
+
 class Embed(nn.Module):
     """A lookup table of shape [rows, features]; the rows are float32, as stored."""
 
@@ -96,7 +119,8 @@ class Embed(nn.Module):
     axes: tuple[str | None, str]
 
     @nn.compact
-    def __call__(self, ids: Int[Array, "*lead"]) -> Float[Array, "*lead features"]:
+    def __call__(self, ids: Int[Array, "B L"]) -> Float[Array, "B L features"]:
         init = nn.with_logical_partitioning(truncated_normal(self.config), self.axes)
         table: Any = self.param("embedding", init, (self.rows, self.features), jnp.float32)
-        return jnp.take(table, ids, axis=0)
+        places: Any = nn.logical_to_mesh_axes(("batch", *self.axes))
+        return lookup(table, ids, Split.of(*places))

@@ -17,7 +17,6 @@ that of JAX's first device. All agree; a query that sees nothing attends evenly 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +29,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rembert_jax.errors import RemBertError
 from rembert_jax.ops.products import einsum_float32
+from rembert_jax.ops.split import parts
 
 PLATFORMS = {"splash": ("tpu",), "cudnn": ("cuda", "gpu"), "xla": None}
 """Implementation to the platforms that have it; None for all."""
@@ -169,10 +169,10 @@ def _missing(
     if name == "splash":
         if queries != keys or queries % SPLASH_BLOCKS[-1]:
             missing.append(f"needs as many queries as keys, a multiple of 128, and has {queries} and {keys}")
-        parts = (1, 1) if split is None else (_parts(split[0]), _parts(split[2]))
-        if rows % parts[0] or heads % parts[1]:
+        of_rows, of_heads = (1, 1) if split is None else (parts(split[0]), parts(split[2]))
+        if rows % of_rows or heads % of_heads:
             missing.append(
-                f"needs rows and heads that are multiples of {parts[0]} and {parts[1]}, as the mesh splits them, and has "
+                f"needs rows and heads that are multiples of {of_rows} and {of_heads}, as the mesh splits them, and has "
                 f"{rows} and {heads}"
             )
     else:
@@ -183,12 +183,6 @@ def _missing(
         if queries % 2 or keys % 2:
             missing.append(f"needs an even number of queries and keys and has {queries} and {keys}")
     return missing
-
-
-def _parts(axes: str | tuple[str, ...] | None) -> int:
-    """Over which the mesh that is set, if one is, splits a dimension."""
-    sizes = jax.sharding.get_abstract_mesh().shape
-    return math.prod(sizes.get(axis, 1) for axis in ((axes,) if isinstance(axes, str) else axes or ()))
 
 
 def _on_mesh(kernel: Callable[..., jax.Array], split: PartitionSpec | None) -> Callable[..., jax.Array]:

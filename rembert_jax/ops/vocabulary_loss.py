@@ -16,7 +16,6 @@ are accumulated in float32; softmax and sums are float32.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,25 +25,12 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from rembert_jax.errors import RemBertError
+from rembert_jax.ops.split import Split, parts
 
 TILE_LOGITS = 2**28
 """Logits that are in memory at a time: 1 GiB in float32."""
 LANES = 128
 """Rows of a tile are a multiple of it."""
-
-
-class Split(NamedTuple):
-    """Mesh axes that positions, words and the width of the output embedding are split over.
-
-    Attributes:
-      positions: of T.
-      vocabulary: of V, at most one; where it does not divide V, words that no label has are added for the while.
-      width: of E, one of those of the positions, as parameters are stored; the loss gathers it, and splits the gradient.
-    """
-
-    positions: tuple[str, ...] = ()
-    vocabulary: str | None = None
-    width: str | None = None
 
 
 class Sums(NamedTuple):
@@ -83,15 +69,13 @@ def vocabulary_loss(
     Raises:
       RemBertError: if T cannot be split.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    split = Split() if mesh.empty else Split(*(_larger_than_one(axes, mesh) for axes in split))
-    parts = math.prod(mesh.shape[axis] for axis in split.positions)
-    if features.shape[0] % parts:
+    split = split.on_mesh()
+    if features.shape[0] % parts(split.rows):
         raise RemBertError(
-            f"{features.shape[0]} predicted positions are not divisible by mesh axes {'x'.join(split.positions)}={parts}; "
-            f"choose a batch of which rows times predictions is a multiple of {parts}"
+            f"{features.shape[0]} predicted positions are not divisible by mesh axes {'x'.join(split.rows)}="
+            f"{parts(split.rows)}; choose a batch of which rows times predictions is a multiple of {parts(split.rows)}"
         )
-    if split.vocabulary and (missing := -table.shape[0] % mesh.shape[split.vocabulary]):
+    if missing := -table.shape[0] % parts(split.vocabulary):
         table = _filled_up(table, missing, split)
         bias = jnp.pad(bias, (0, missing), constant_values=jnp.finfo(jnp.float32).min)
     return _loss(z_loss, split, features, table, bias, labels, weights)
@@ -105,12 +89,6 @@ def _filled_up(table: jax.Array, missing: int, split: Split) -> jax.Array:
     return jax.lax.with_sharding_constraint(by_width_again, PartitionSpec(split.vocabulary, split.width))
 
 
-def _larger_than_one(axes: Any, mesh: Any) -> Any:
-    if isinstance(axes, tuple):
-        return tuple(axis for axis in axes if mesh.shape[axis] > 1)
-    return axes if axes is not None and mesh.shape[axes] > 1 else None
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _loss(z_loss: float, split: Split, features: jax.Array, table: jax.Array, *others: jax.Array) -> Sums:
     run = _on_mesh(functools.partial(_sums, z_loss, split), split, ())
@@ -120,7 +98,7 @@ def _loss(z_loss: float, split: Split, features: jax.Array, table: jax.Array, *o
 def _forward(
     z_loss: float, split: Split, features: jax.Array, table: jax.Array, *others: jax.Array
 ) -> tuple[Sums, Any]:
-    positions = PartitionSpec(split.positions or None)
+    positions = PartitionSpec(split.rows or None)
     places = (positions, PartitionSpec(split.vocabulary, split.width), PartitionSpec(split.vocabulary))
     run = _on_mesh(functools.partial(_sums_and_gradients, z_loss, split), split, places)
     # Narrowed before it is gathered: that is half as much to send.
@@ -142,7 +120,7 @@ def _on_mesh(function: Callable[..., Any], split: Split, places: tuple[Any, ...]
     """The function on each device's own positions and words; `places` are those of its gradients, if it gives any."""
     if not any(split):
         return function
-    positions, words = PartitionSpec(split.positions or None), PartitionSpec(split.vocabulary)
+    positions, words = PartitionSpec(split.rows or None), PartitionSpec(split.vocabulary)
     sums = Sums(*[PartitionSpec()] * 3)
     return jax.shard_map(
         function,
@@ -205,7 +183,7 @@ def _tile_sums(z_loss: float, split: Split, tile: _Tile, table: jax.Array, bias:
 
 
 def _over_positions(split: Split, value: Any) -> Any:
-    return jax.tree.map(lambda x: jax.lax.psum(x, split.positions), value) if split.positions else value
+    return jax.tree.map(lambda x: jax.lax.psum(x, split.rows), value) if split.rows else value
 
 
 def _sums(
@@ -269,5 +247,5 @@ def _sums_and_gradients(
     sums, of_bias = _over_positions(split, (sums, of_bias))
     if split.width:  # Summed and split at once.
         of_table = jax.lax.psum_scatter(of_table, split.width, scatter_dimension=1, tiled=True)
-        split = split._replace(positions=tuple(axis for axis in split.positions if axis != split.width))
+        split = split._replace(rows=tuple(axis for axis in split.rows if axis != split.width))
     return sums, (of_features, _over_positions(split, of_table), of_bias)

@@ -13,7 +13,7 @@ from rembert_jax.modeling.models import (
     RemBertForSequenceClassification,
     RemBertForTokenClassification,
 )
-from rembert_jax.ops.vocabulary_loss import Split
+from rembert_jax.ops.split import Split
 from rembert_jax.training.train_state import Params
 from rembert_jax.training.train_step import Batch, Objective, Sums
 
@@ -39,10 +39,8 @@ def masked_lm(model: RemBertForMaskedLM, z_loss: float = 0.0) -> Objective:
         )
         features, table, bias = prediction
         places: Any = nn.logical_to_mesh_axes(("batch", "vocab", "embed"))
-        rows = (places[0],) if isinstance(places[0], str) else places[0] or ()
-        split = Split(rows, *places[1:])
         return losses.masked_lm_loss(
-            features, table, bias, batch["masked_labels"], batch["masked_weights"], z_loss, split
+            features, table, bias, batch["masked_labels"], batch["masked_weights"], z_loss, Split.of(*places)
         )
 
     return objective

@@ -8,8 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 
+from rembert_jax import sharding
+from rembert_jax.ops.split import parts
 from rembert_jax.training.train_state import Params, TrainState
+
+COPIES = "data"
+"""The mesh axis of copies of the model."""
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, jax.Array]
@@ -49,10 +55,26 @@ def summed_gradients(
     """Gradient of the summed loss and the sums, computed in `accumulation` micro-batches.
 
     Rows are dealt out in turn, so each device keeps its own rows. Sums are added, not averaged: micro-batches of different
-    weight count as they would in one batch.
+    weight count as they would in one batch. Copies of the model add up what their own rows give, and sum it once at the end.
     """
     if accumulation == 1:
         return _gradients(objective, params, batch, key)
+    if parts(COPIES) == 1:
+        return _accumulated(objective, params, batch, key, accumulation)
+
+    def of_own_rows(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Sums]:
+        with sharding.rules_without(COPIES):
+            return jax.lax.psum(_accumulated(objective, params, batch, key, accumulation), COPIES)
+
+    copied, rows = PartitionSpec(), PartitionSpec(COPIES)
+    return jax.shard_map(
+        of_own_rows, in_specs=(copied, rows, copied), out_specs=copied, axis_names={COPIES}, check_vma=False
+    )(params, batch, key)
+
+
+def _accumulated(
+    objective: Objective, params: Params, batch: Batch, key: jax.Array, accumulation: int
+) -> tuple[Params, Sums]:
     micro = {
         name: value.reshape(value.shape[0] // accumulation, accumulation, *value.shape[1:]).swapaxes(0, 1)
         for name, value in batch.items()
@@ -73,12 +95,13 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Any]]:
     """The function to be compiled: one update of the state and the metrics of its batch.
 
-    The loss is one global sum divided by one global weight. Where loss, gradient or update is not finite the state stays as
-    it was and `healthy` turns False, so that nothing after it is learnt either.
+    The loss is one global sum divided by one global weight. Where loss, gradient or learning rate is not finite the state
+    stays as it was and `healthy` turns False, so that nothing after it is learnt either. All three are known before the update
+    is computed, so each parameter and its moments are read and written once.
 
     Returns:
       A function from (state, batch) to (state, sums) with keys `loss`, `weight`, `correct` and, where the objective has it,
-      `penalty` (sums over the batch), `grad_norm` (before clipping), `update_norm`, `learning_rate` and `finite`.
+      `penalty` (sums over the batch), `grad_norm` (before clipping), `learning_rate` and `finite`.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
@@ -87,15 +110,14 @@ def make_train_step(
         scale = 1.0 / jnp.maximum(sums["weight"], 1.0)
         gradients = jax.tree.map(lambda g: g * scale, gradients)
         norm = optax.tree.norm(gradients)
-        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-        update_norm = optax.tree.norm(updates)
-        finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(norm) & jnp.isfinite(update_norm)
+        rate = schedule(state.step)
+        finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(norm) & jnp.isfinite(rate)
         healthy = state.healthy & finite
+        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         new: Any = TrainState(
             step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state, healthy=healthy
         )
         kept = jax.tree.map(lambda a, b: jnp.where(healthy, a, b), new, state.replace(healthy=healthy))
-        norms = {"grad_norm": norm, "update_norm": update_norm}
-        return kept, {**sums, **norms, "learning_rate": schedule(state.step), "finite": finite}
+        return kept, {**sums, "grad_norm": norm, "learning_rate": rate, "finite": finite}
 
     return step

@@ -261,7 +261,7 @@ class _Run:
         values = _train_values(window[good : good + 1])
         self.writer.write(step, values)
         self.progress.clear()
-        found = ", ".join(f"{name} {values[f'train/{name}']:.4g}" for name in ("loss", "grad_norm", "update_norm"))
+        found = ", ".join(f"{name} {values[f'train/{name}']:.4g}" for name in ("loss", "grad_norm", "learning_rate"))
         kept = f" with init_from={self.workdir}, where step {saved} is saved," if saved else ""
         raise TrainingError(
             f"step {step}: {found} (not finite); the update was not made. Look at the data of this step, or choose a new "
@@ -332,7 +332,7 @@ class _Run:
 
 def _train_values(window: list[Sums]) -> dict[str, float]:
     """What is logged of some steps: means, and the rest of the last one."""
-    last = {name: float(window[-1][name]) for name in ("grad_norm", "update_norm", "learning_rate")}
+    last = {name: float(window[-1][name]) for name in ("grad_norm", "learning_rate")}
     return {f"train/{name}": value for name, value in {**means(window), **last}.items()}
 
 

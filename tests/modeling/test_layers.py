@@ -28,7 +28,7 @@ LOOP = Execution(scan_layers=False)
 def test_tables_start_as_a_normal_cut_at_two_deviations():
     embed = Embed(rows=500, features=100, config=RemBertConfig(), axes=("vocab", "embed"))
     values = np.asarray(
-        nn.unbox(jax.jit(embed.init)(jax.random.key(0), jnp.zeros((1,), jnp.int32)))["params"]["embedding"]
+        nn.unbox(jax.jit(embed.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32)))["params"]["embedding"]
     )
     # Cutting at two deviations leaves 0.8796 of the nominal 0.02. Of 50,000 samples it is known to 0.3 %.
     assert values.std() == pytest.approx(0.8796 * 0.02, rel=0.01)

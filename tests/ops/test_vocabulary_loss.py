@@ -10,9 +10,10 @@ import pytest
 from rembert_jax import sharding
 from rembert_jax.errors import RemBertError
 from rembert_jax.ops import vocabulary_loss as ops
-from rembert_jax.ops.vocabulary_loss import Split, vocabulary_loss
+from rembert_jax.ops.split import Split
+from rembert_jax.ops.vocabulary_loss import vocabulary_loss
 
-SPLIT = Split(positions=("data", "fsdp"), vocabulary="tensor", width="fsdp")
+SPLIT = Split(rows=("data", "fsdp"), vocabulary="tensor", width="fsdp")
 WIDTH = 8
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 
 import flax.linen as nn
 import jax
@@ -76,17 +77,22 @@ def on(shape):
 
 def gradients(config, params, kind, shape, execution, accumulation):
     """Of the summed loss, with the sums, computed on a mesh of this shape from parameters that lie as in training."""
+    with on(shape) as mesh:
+        compiled, *arguments = compile_gradients(config, params, kind, mesh, execution, accumulation)
+        return jax.device_get(compiled(*arguments))
+
+
+def compile_gradients(config, params, kind, mesh, execution, accumulation):
+    """The compiled function, and its arguments on the mesh."""
     model_class, make_objective, make_batch = KINDS[kind]
     model = model_class(config, execution=execution)
-    with on(shape) as mesh:
-        places = sharding.param_shardings(jax.eval_shape(model.init, jax.random.key(0), IDS)["params"], mesh)
-        run = jax.jit(
-            lambda params, batch: summed_gradients(
-                make_objective(model), params, batch, jax.random.key(0), accumulation
-            ),
-            out_shardings=(places, None),
-        )
-        return jax.device_get(run(jax.device_put(params, places), sharding.to_global(make_batch(config), mesh)))
+    places = sharding.param_shardings(jax.eval_shape(model.init, jax.random.key(0), IDS)["params"], mesh)
+    run = jax.jit(
+        lambda params, batch: summed_gradients(make_objective(model), params, batch, jax.random.key(0), accumulation),
+        out_shardings=(places, None),
+    )
+    arguments = jax.device_put(params, places), sharding.to_global(make_batch(config), mesh)
+    return run.lower(*arguments).compile(), *arguments
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -114,6 +120,46 @@ def test_a_vocabulary_that_does_not_divide_is_split_by_width_and_computes_the_sa
     assert expected[0]["cls"]["decoder"]["embedding"].shape == (47, 24)
     assert_same(run((2, 2, 2)), expected)
     assert_same(run((2, 1, 4)), expected)
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_dropout_of_micro_batches_does_not_depend_on_the_mesh(tiny_config, random_params, shape):
+    config = dataclasses.replace(tiny_config, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
+    params = random_params(RemBertForMaskedLM(config), IDS)
+    expected, found = (gradients(config, params, "pre-training", on, Execution(), 2) for on in ((1, 1, 1), shape))
+    assert_same(found, expected)
+    without = gradients(tiny_config, params, "pre-training", (1, 1, 1), Execution(), 2)
+    assert abs(expected[1]["loss"] - without[1]["loss"]) > 0.1
+
+
+def test_copies_of_the_model_are_summed_once_and_not_in_every_micro_batch(tiny_config, random_params):
+    params = random_params(RemBertForMaskedLM(tiny_config), IDS)
+    with on((8, 1, 1)) as mesh:
+        compiled, *_ = compile_gradients(tiny_config, params, "pre-training", mesh, Execution(), 2)
+    inside, outside = collectives(compiled.as_text())
+    assert not inside and outside == {"all-reduce"}
+    with on((1, 8, 1)) as mesh:  # Here parameters are gathered for each micro-batch: the test sees what is in loops.
+        compiled, *_ = compile_gradients(tiny_config, params, "pre-training", mesh, Execution(), 2)
+    assert "all-gather" in collectives(compiled.as_text())[0]
+
+
+def collectives(text):
+    """Names of the operations between devices that a compiled program has inside and outside of loops."""
+    blocks = {}
+    for block in re.split(r"\n(?=\S)", text):
+        if name := re.match(r"(?:ENTRY )?%?([\w.\-]+) ", block):
+            blocks[name[1]] = block
+    looped, left = set(), re.findall(r"body=%?([\w.\-]+)", text)
+    while left:
+        name = left.pop()
+        if name not in looped:
+            looped.add(name)
+            left += re.findall(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)", blocks[name])
+    inside, outside = set(), set()
+    for name, block in blocks.items():
+        found = re.findall(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)\(", block)
+        (inside if name in looped else outside).update(found)
+    return inside, outside
 
 
 def assert_same(found, expected):
