@@ -113,6 +113,7 @@ def test_killed_run_ends_with_the_same_parameters(tmp_path):
 def test_wrong_command_line_is_explained(tmp_path, capsys, monkeypatch, flags, message):
     config = _write_config(tmp_path / "config.py")
     given = [] if any(flag.startswith("--config=") for flag in flags) else [f"--config={config}"]
+    monkeypatch.setattr(train.writers, "log_to_terminal", lambda: None)
     monkeypatch.setattr(sys, "argv", ["train.py", *given, f"--workdir={tmp_path / 'run'}", *flags])
     with flagsaver.flagsaver(), pytest.raises(SystemExit) as end:
         train.main(train.parse_flags(sys.argv))
