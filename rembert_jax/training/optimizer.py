@@ -206,8 +206,22 @@ def _muon(adam: optax.GradientTransformation) -> optax.GradientTransformation:
     return optax.partition({True: optax.chain(muon, optax.scale(-1.0)), False: adam}, matrices)
 
 
-def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """The optimizer of a run. Its updates are to be added to the parameters."""
+def _clip(largest: float) -> optax.GradientTransformationExtraArgs:
+    """Scales gradients down to a global norm; by a factor, where optax divides each value by the norm."""
+
+    def update(updates: Any, state: Any, params: Any = None, *, grad_norm: Any = None, **_: Any) -> tuple[Any, Any]:
+        norm = optax.tree.norm(updates) if grad_norm is None else grad_norm
+        factor = jnp.minimum(1.0, largest / norm)
+        return jax.tree.map(lambda update: factor * update, updates), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of a run. Its updates are to be added to the parameters.
+
+    `update` takes the global norm of the gradients as `grad_norm`, where that is known already.
+    """
     adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
     # Adafactor multiplies its decay into the update without the learning rate; decay here is decoupled and scaled. Its
     # moments need no `_by_layer`: they are factored over the two largest axes, and fewer than 128 layers are neither.
@@ -223,7 +237,7 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
     if config.learning_rate_factors:
         update.append(_scaled_by_name(config.learning_rate_factors))
     update.append(optax.scale_by_learning_rate(learning_rate_schedule(config, total_steps)))
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    clip = _clip(config.clip_norm) if config.clip_norm else optax.identity()
     tx = optax.chain(clip, optax.chain(*update))
     if not config.freeze:
         return tx

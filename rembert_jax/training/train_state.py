@@ -42,19 +42,19 @@ def state_shardings(init: Callable[[jax.Array], Any], tx: optax.GradientTransfor
     return TrainState(step=replicated, params=params, opt_state=opt_state, healthy=replicated)
 
 
-def _builder(init: Callable[[jax.Array], Any], tx: optax.GradientTransformation) -> Callable[[jax.Array], TrainState]:
-    def build(key: jax.Array) -> TrainState:
-        params = sharding.unbox(init(key))
-        return TrainState(
-            step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params), healthy=jnp.ones((), bool)
-        )
+def _draw(init: Callable[[jax.Array], Any], shardings: Any) -> Callable[[jax.Array], Params]:
+    return jax.jit(lambda key: sharding.unbox(init(key)), out_shardings=shardings)
 
-    return build
+
+def _new(params: Params, tx: optax.GradientTransformation) -> TrainState:
+    return TrainState(
+        step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params), healthy=jnp.ones((), bool)
+    )
 
 
 def abstract(init: Callable[[jax.Array], Any], tx: optax.GradientTransformation, shardings: TrainState) -> TrainState:
     """Shape, dtype and sharding of every leaf of the state that `create` builds, without building it."""
-    shapes = jax.eval_shape(_builder(init, tx), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: _new(sharding.unbox(init(key)), tx), jax.random.key(0))
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, shardings
     )
@@ -64,7 +64,7 @@ def initial_params(init: Callable[[jax.Array], Any], seed: int, mesh: Mesh) -> P
     """The parameters that `create` starts from, in their shards."""
     key = jax.random.key(seed)
     shardings = sharding.param_shardings(jax.eval_shape(init, key), mesh)
-    return jax.jit(lambda key: sharding.unbox(init(key)), out_shardings=shardings)(key)
+    return _draw(init, shardings)(key)
 
 
 def create(
@@ -72,10 +72,14 @@ def create(
 ) -> TrainState:
     """Initialises the state directly in its shards; no device ever holds more than its part.
 
+    Parameters come first and the optimizer's state after them, as drawing the numbers takes memory too.
+
     Args:
       init: from a key to boxed parameters.
       tx: the optimizer.
       seed: of the initialisation.
       shardings: of the result (`state_shardings`).
     """
-    return jax.jit(_builder(init, tx), out_shardings=shardings)(jax.random.key(seed))
+    params = _draw(init, shardings.params)(jax.random.key(seed))
+    begin = jax.jit(lambda params: _new(params, tx), out_shardings=shardings, donate_argnums=0)
+    return begin(jax.block_until_ready(params))

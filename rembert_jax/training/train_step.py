@@ -11,6 +11,7 @@ import optax
 from jax.sharding import PartitionSpec
 
 from rembert_jax import sharding
+from rembert_jax.ops.attention import platform
 from rembert_jax.ops.split import parts
 from rembert_jax.training.train_state import Params, TrainState
 
@@ -90,6 +91,24 @@ def _accumulated(
     return total
 
 
+def _update(
+    tx: optax.GradientTransformationExtraArgs, gradients: Params, state: TrainState, norm: jax.Array, healthy: jax.Array
+) -> tuple[Params, Any]:
+    """New parameters and optimizer state, computed in place of the old ones, or the old ones where not `healthy`."""
+
+    def keep(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(healthy, a, b), new, old)
+
+    updates, opt_state = tx.update(gradients, state.opt_state, state.params, grad_norm=norm)
+    params = keep(optax.apply_updates(state.params, updates), state.params)
+    if platform() == "cpu" and parts(sharding.AXES) == 1:
+        # On CPUs, XLA computes parameters and moments in a kernel each, all of them from the old moments, and copies those if
+        # it may compute the new ones first. Only a value that they need makes them wait: whether the parameters are finite.
+        gradients = jax.tree.map(lambda g, p: g * jnp.isfinite(p.ravel()[0]), gradients, params)
+        _, opt_state = tx.update(gradients, state.opt_state, params, grad_norm=norm)
+    return params, keep(opt_state, state.opt_state)
+
+
 def make_train_step(
     objective: Objective, tx: optax.GradientTransformation, *, seed: int, accumulation: int, schedule: optax.Schedule
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Any]]:
@@ -103,21 +122,21 @@ def make_train_step(
       A function from (state, batch) to (state, sums) with keys `loss`, `weight`, `correct` and, where the objective has it,
       `penalty` (sums over the batch), `grad_norm` (before clipping), `learning_rate` and `finite`.
     """
+    tx = optax.with_extra_args_support(tx)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         gradients, sums = summed_gradients(objective, state.params, batch, key, accumulation)
         scale = 1.0 / jnp.maximum(sums["weight"], 1.0)
+        norm = scale * optax.tree.norm(gradients)  # Scaled afterwards: scaled gradients need never be written.
         gradients = jax.tree.map(lambda g: g * scale, gradients)
-        norm = optax.tree.norm(gradients)
         rate = schedule(state.step)
         finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(norm) & jnp.isfinite(rate)
         healthy = state.healthy & finite
-        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+        params, opt_state = _update(tx, gradients, state, norm, healthy)
         new: Any = TrainState(
-            step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state, healthy=healthy
+            step=jnp.where(healthy, state.step + 1, state.step), params=params, opt_state=opt_state, healthy=healthy
         )
-        kept = jax.tree.map(lambda a, b: jnp.where(healthy, a, b), new, state.replace(healthy=healthy))
-        return kept, {**sums, "grad_norm": norm, "learning_rate": rate, "finite": finite}
+        return new, {**sums, "grad_norm": norm, "learning_rate": rate, "finite": finite}
 
     return step
