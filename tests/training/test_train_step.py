@@ -139,16 +139,13 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
-@pytest.mark.parametrize(("name", "copies"), [("adamw", 1), ("lamb", 2), ("adafactor", 2)])
-def test_parameters_and_moments_are_updated_in_place(optimised, name, copies):
-    """Beside them there is the gradient, and the update where it is scaled by its own norm."""
-    config = OptimizerConfig(learning_rate=0.1, name=name)
-    tx, schedule = make_optimizer(config, 10), learning_rate_schedule(config, 10)
-    step = make_train_step(regression, tx, seed=0, accumulation=1, schedule=schedule)
-    state = jax.eval_shape(lambda: new_state({"kernel": jnp.zeros(2**20)}, tx))
+def test_parameters_and_moments_are_updated_in_place(optimised):
+    """Beside them there is only the gradient."""
+    step = make_train_step(regression, TX, seed=0, accumulation=1, schedule=learning_rate_schedule(CONFIG, 10))
+    state = jax.eval_shape(lambda: new_state({"kernel": jnp.zeros(2**20)}))
     batch = {"x": jnp.zeros((2, 2**20)), "y": jnp.zeros(2), "weight": jnp.ones(2)}
     memory = jax.jit(step, donate_argnums=0).lower(state, batch).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 1.1 * copies * 4 * 2**20
+    assert memory.temp_size_in_bytes < 1.1 * 4 * 2**20
 
 
 def test_a_batch_without_predictions_gives_a_zero_gradient():
