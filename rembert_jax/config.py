@@ -321,6 +321,20 @@ class RemBertConfig:
         counts["pre_training"] = body + counts["output_head"]
         return counts
 
+    def training_flops(self, rows: int, length: int, predictions: int) -> int:
+        """Floating-point operations that a pre-training step needs: those of its matrix products, backward twice those forward.
+
+        Args:
+          rows: of the batch.
+          length: tokens of a row.
+          predictions: masked positions of a row, which alone the output head sees.
+        """
+        h, f, e_out = self.hidden_size, self.intermediate_size, self.output_embedding_size
+        layer = rows * length * (4 * h * h + 2 * h * f + 2 * length * h)
+        projection = rows * length * self.input_embedding_size * h
+        head = rows * predictions * (h * e_out + e_out * self.vocab_size)
+        return 3 * 2 * (self.num_hidden_layers * layer + projection + head)
+
 
 def ids_of(value: int | Sequence[int] | None) -> tuple[int, ...]:
     """A special id as a tuple: of one, of several, or of none."""

@@ -132,6 +132,18 @@ def test_a_wrong_flag_ends_the_process_with_one_line(tmp_path):
     )
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there")
+@pytest.mark.parametrize(("given", "expected"), [(None, "glibc.malloc.hugetlb=1"), ("other", "other")])
+def test_a_run_has_huge_pages_unless_the_c_library_is_told_otherwise(tmp_path, given, expected):
+    config = tmp_path / "config.py"
+    config.write_text("import os\n\n\ndef get_config():\n    raise ValueError(os.environ['GLIBC_TUNABLES'])\n")
+    environment = {name: value for name, value in process_environment().items() if name != "GLIBC_TUNABLES"}
+    environment |= {"GLIBC_TUNABLES": given} if given else {}
+    command = train_command(config, tmp_path / "run")
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == f"--config: {expected}", done.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "shown"), [(RemBertError("wrong"), True), (ValueError("shapes (3,) and (4,)"), False)]
 )

@@ -7,6 +7,7 @@ width where it comes out of a layer that takes "embed"), "heads" (heads times he
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,32 @@ from rembert_jax.config import Execution, RemBertConfig
 from rembert_jax.ops.embedding import lookup
 from rembert_jax.ops.split import Split, parts
 
+
+@jax.custom_jvp
+def gelu(x: jax.Array) -> jax.Array:
+    """x times the probability that a standard normal is below it, computed in float32.
+
+    By erf, as in PyTorch: JAX's own takes erfc, which is slower on CPUs and in bfloat16 (benchmarks/pieces.py). For its
+    gradient it keeps one array of the dtype of x.
+    """
+    wide = x.astype(jnp.float32)
+    return (wide * _below(wide)).astype(x.dtype)
+
+
+def _below(x: jax.Array) -> jax.Array:
+    return 0.5 * (1.0 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+@gelu.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (tangent,) = primals, tangents
+    wide = x.astype(jnp.float32)
+    slope = _below(wide) + wide * jnp.exp(-0.5 * wide * wide) * (1.0 / math.sqrt(2.0 * math.pi))
+    return gelu(x), tangent * slope.astype(x.dtype)
+
+
 ACTIVATION_FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu": gelu,
     "gelu_new": lambda x: nn.gelu(x, approximate=True),
     "gelu_pytorch_tanh": lambda x: nn.gelu(x, approximate=True),
     "gelu_fast": lambda x: nn.gelu(x, approximate=True),
