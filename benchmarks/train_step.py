@@ -1,11 +1,12 @@
 """Seconds and memory of a pre-training step, against PyTorch and against what the machine can do.
 
-    python benchmarks/train_step.py --size=small [--dtype=bfloat16] [--output results.json]
+    python benchmarks/train_step.py --size=small [--dtype=bfloat16] [--torch_python PYTHON] [--output results.json]
 
 Each contender runs in a process of its own, one after the other: this package, and transformers' RemBertForMaskedLM as it is,
 with its head on the masked positions alone (the three lines that a PyTorch user would write), and each of them compiled. All
-take the same batch, AdamW, clipping and the same C library's huge pages. The machine's limit is measured in between: the
-fastest of the step's own matrix products, by either framework, and the bandwidth of a copy.
+take the same batch, AdamW, clipping and huge pages of the C library. The machine's limit is measured last: the fastest of the
+step's own matrix products, by either framework, and the bandwidth of a copy. With `--torch_python`, the interpreter of another
+environment, PyTorch is measured there.
 """
 
 from __future__ import annotations
@@ -171,12 +172,12 @@ def timed(function: Callable[[], Any], repeats: int, at_least: float = 0.0) -> l
 
 def limit(size: str, dtype: str, repeats: int) -> dict[str, float]:
     """The fastest matrix product in FLOP/s, and bytes per second of a copy (read and written), by JAX or PyTorch."""
-    import jax
-    import jax.numpy as jnp
-
     rates, bandwidth = [], []
 
     def jax_rates() -> None:
+        import jax
+        import jax.numpy as jnp
+
         for rows, inner, outer in products(size):
             left, right = jnp.ones((rows, inner), dtype), jnp.ones((inner, outer), dtype)
             multiply = functools.partial(jax.jit(jnp.matmul), left, right)
@@ -202,7 +203,8 @@ def limit(size: str, dtype: str, repeats: int) -> dict[str, float]:
         values = torch.ones(2**26)
         bandwidth.append(2 * 4 * 2**26 / min(timed(lambda: values.add_(1.0), repeats, 0.2)))
 
-    jax_rates()
+    if util.find_spec("jax"):
+        jax_rates()
     if util.find_spec("torch"):
         torch_rates()
     return {"flops_per_second": max(rates), "bytes_per_second": max(bandwidth)}
@@ -212,6 +214,7 @@ def measure(name: str, size: str, dtype: str, repeats: int) -> dict[str, Any]:
     """What a child process finds out about one contender."""
     if name == LIMIT:
         return limit(size, dtype, repeats)
+    packages = ("jax", "flax", "optax") if name == OURS else ("torch", "transformers")
     if name == OURS:
         step = our_step(size, dtype)
     else:
@@ -221,16 +224,23 @@ def measure(name: str, size: str, dtype: str, repeats: int) -> dict[str, Any]:
     first = time.perf_counter() - begin
     seconds = timed(step, repeats)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"seconds": seconds, "first_step": first, "first_loss": loss, "peak_bytes": peak}
+    return {
+        "seconds": seconds,
+        "first_step": first,
+        "first_loss": loss,
+        "peak_bytes": peak,
+        "python": platform.python_version(),
+        "packages": {package: metadata.version(package) for package in packages},
+    }
 
 
-def in_a_process(name: str, size: str, dtype: str, repeats: int, timeout: float) -> dict[str, Any]:
+def in_a_process(python: str, name: str, size: str, dtype: str, repeats: int, timeout: float) -> dict[str, Any]:
     """Its measurements, or what went wrong."""
     arguments = [f"--size={size}", f"--dtype={dtype}", f"--repeats={repeats}", f"--child={name}"]
     environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}
     try:
         done = subprocess.run(
-            [sys.executable, __file__, *arguments], env=environment, capture_output=True, text=True, timeout=timeout
+            [python, __file__, *arguments], env=environment, capture_output=True, text=True, timeout=timeout
         )
     except subprocess.TimeoutExpired:
         return {"failed": f"not done after {timeout:.0f} s"}
@@ -279,6 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds after which a contender is given up")
+    parser.add_argument("--torch_python", default=sys.executable, help="interpreter that has PyTorch and transformers")
     parser.add_argument("--output", type=pathlib.Path, help="JSON file to write")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     flags = parser.parse_args(arguments)
@@ -286,21 +297,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(measure(flags.child, flags.size, flags.dtype, flags.repeats)))
         return
     names = [OURS]
-    if util.find_spec("torch") and util.find_spec("transformers"):
+    elsewhere = flags.torch_python != sys.executable
+    if elsewhere or (util.find_spec("torch") and util.find_spec("transformers")):
         names += [GATHERED, GATHERED + COMPILED, PLAIN, PLAIN + COMPILED]
-    run = [in_a_process(name, flags.size, flags.dtype, flags.repeats, flags.timeout) for name in (*names, LIMIT)]
-    packages = ["jax", "flax", "optax", *(["torch", "transformers"] if len(names) > 1 else [])]
+    options = (flags.size, flags.dtype, flags.repeats, flags.timeout)
+    results = {
+        name: in_a_process(sys.executable if name == OURS else flags.torch_python, name, *options) for name in names
+    }
+    limits = [in_a_process(python, LIMIT, *options) for python in sorted({sys.executable, flags.torch_python})]
     result = {
         "benchmark": "train_step",
         "size": flags.size,
         "dtype": flags.dtype,
         "cores": os.cpu_count(),
         "machine": platform.machine(),
-        "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in packages},
         "model_flops": model_flops(flags.size),
-        "limit": run[-1],
-        "results": dict(zip(names, run[:-1], strict=True)),
+        "limit": {key: max(one[key] for one in limits) for key in limits[0]},
+        "results": results,
     }
     print(table(result))
     if len(names) == 1:

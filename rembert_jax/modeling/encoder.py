@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from rembert_jax.config import Execution, RemBertConfig
 from rembert_jax.modeling.attention import CrossAttention, SelfAttention
@@ -67,12 +67,17 @@ class TransformerBlock(nn.Module):
         deterministic: bool,
         memory: Memory | None = None,
         cache: LayerCache | None = None,
-    ) -> tuple[Float[Array, "B L H"], Kept]:
-        """Returns the block's output and what was asked to be kept."""
+        positions: Int[Array, "B P"] | None = None,
+    ) -> tuple[Float[Array, "B _ H"], Kept]:
+        """Returns the block's output, at `positions` if they are given, and what was asked to be kept."""
         c, e = self.config, self.execution
         dropout = Dropout(c.hidden_dropout_prob)
         keep = self.keep_attentions
-        attended, probabilities, new = SelfAttention(c, e, name="attention")(x, visible, deterministic, cache, keep)
+        tokens = x
+        if positions is not None:
+            x, visible = at(x, positions), visible.replace(queries=positions)
+        attend = SelfAttention(c, e, name="attention")
+        attended, probabilities, new = attend(tokens, visible, deterministic, cache, keep, x)
         x = LayerNorm(c, e, name="attention_LayerNorm")(x + dropout(attended, deterministic=deterministic))
         cross_probabilities, cross_new = None, (None, None)
         if c.add_cross_attention and (memory is not None or self.is_initializing()):
@@ -98,6 +103,11 @@ class TransformerBlock(nn.Module):
         return LayerCache(key=new[0], value=new[1], cross_key=cross[0], cross_value=cross[1])
 
 
+def at(x: Float[Array, "B L H"], positions: Int[Array, "B P"]) -> Float[Array, "B P H"]:
+    """The tokens at these positions of each row."""
+    return jnp.take_along_axis(x, positions[:, :, None], axis=1)
+
+
 class RemBertEncoder(nn.Module):
     """Projects the embeddings to `hidden_size` and applies the blocks."""
 
@@ -114,8 +124,13 @@ class RemBertEncoder(nn.Module):
         output_attentions: bool = False,
         memory: Memory | None = None,
         cache: LayerCache | None = None,
-    ) -> tuple[Float[Array, "B L H"], Float[Array, "B L H"], Kept]:
-        """Returns the last hidden state, the projected embeddings, and what the layers kept, stacked over layers."""
+        positions: Int[Array, "B P"] | None = None,
+    ) -> tuple[Float[Array, "B _ H"], Float[Array, "B L H"], Kept]:
+        """Returns the last hidden state, the projected embeddings, and what the layers kept, stacked over layers.
+
+        With `positions` the last hidden state is that of these positions. What the last layer computes for others is read by
+        nobody then, so it is left out; not where layers are scanned over, which all have to be alike.
+        """
         c, e = self.config, self.execution
         x = Dense(c.hidden_size, c, e, ("embed", "embed_out"), name="embedding_hidden_mapping_in")(embeddings)
         x = nn.with_logical_constraint(x, ("batch", "length", "embed_activation"))
@@ -136,11 +151,12 @@ class RemBertEncoder(nn.Module):
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
             x, outputs = scanned(c, e, **kept, name="layer")(x, visible, deterministic, memory, cache)
-            return x, first, outputs
+            return x if positions is None else at(x, positions), first, outputs
         layers = []
         for i in range(c.num_hidden_layers):
             own = jax.tree.map(lambda leaf, i=i: leaf[i], cache)
-            x, output = block_class(c, e, **kept, name=f"layer_{i}")(x, visible, deterministic, memory, own)
+            read = positions if i == c.num_hidden_layers - 1 else None
+            x, output = block_class(c, e, **kept, name=f"layer_{i}")(x, visible, deterministic, memory, own, read)
             layers.append(output)
         return x, first, jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 

@@ -23,7 +23,7 @@ from rembert_jax.errors import RemBertError
 from rembert_jax.modeling import generation
 from rembert_jax.modeling.cache import KeyValueCache
 from rembert_jax.modeling.embeddings import RemBertEmbeddings
-from rembert_jax.modeling.encoder import Memory, RemBertEncoder
+from rembert_jax.modeling.encoder import Memory, RemBertEncoder, at
 from rembert_jax.modeling.heads import Classifier, Pooler, PredictionHead
 from rembert_jax.modeling.layers import Dense
 from rembert_jax.modeling.pretrained import PreTrained
@@ -123,6 +123,7 @@ class RemBertModel(nn.Module, PreTrained):
         encoder_attention_mask: Int[Array, "B S"] | None = None,
         past_key_values: KeyValueCache | None = None,
         use_cache: bool = False,
+        read_positions: Int[Array, "B P"] | None = None,
     ) -> ModelOutput:
         """Encodes a batch.
 
@@ -139,15 +140,22 @@ class RemBertModel(nn.Module, PreTrained):
             calls with a cache, which then holds it.
           past_key_values: the cache that an earlier call returned, or `KeyValueCache.empty`.
           use_cache: return a cache; without `past_key_values` one with room for `max_position_embeddings` tokens.
+          read_positions: return the last hidden state of these positions only, [B, P, H], for which the last layer computes no
+            more than that where `execution.scan_layers` is off; a pooler pools the first. Nothing else can be returned then.
 
         Raises:
-          RemBertError: if both or none of `input_ids` and `inputs_embeds` are given, if L exceeds
+          RemBertError: if both or none of `input_ids` and `inputs_embeds` are given, if `read_positions` are given and more
+            is to be returned, if L exceeds
             `max_position_embeddings`, if a mask has another shape than the tokens, if an encoder is asked for what only a
             decoder has, or, outside `jit`, if an id has no row in its table or the cache no room. Under `jit`, where values
             are not known, an id without a row gives NaN, and a full cache overwrites its last slots.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise RemBertError("expected exactly one of input_ids and inputs_embeds")
+        if read_positions is not None and (output_hidden_states or output_attentions or use_cache or past_key_values):
+            raise RemBertError(
+                "with read_positions no hidden states, attentions or cache are returned; ask for one of them"
+            )
         batch, length = input_ids.shape if input_ids is not None else inputs_embeds.shape[:2]  # pyright: ignore
         cache = past_key_values
         if cache is None and use_cache:
@@ -185,6 +193,7 @@ class RemBertModel(nn.Module, PreTrained):
             output_attentions,
             memory,
             None if cache is None else cache.layers,
+            read_positions,
         )
         if cache is not None:
             cache = cache.store(kept.cache, slots, None if memory is None else memory.mask)
@@ -262,7 +271,7 @@ class _LanguageModel(nn.Module, PreTrained):
         output = self.rembert(*args, **kwargs)
         hidden: Any = output.last_hidden_state
         if positions is not None:
-            hidden = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
+            hidden = at(hidden, positions)
         features, table, bias = self.cls(hidden)
         if table is None:  # Tied: the input table serves as output table.
             table = nn.unbox(self.rembert.embeddings.variables["params"]["word_embeddings"]["embedding"])
@@ -280,7 +289,7 @@ class RemBertForMaskedLM(_LanguageModel):
         self, *args: Any, masked_positions: Int[Array, "B P"], **kwargs: Any
     ) -> tuple[Float[Array, "B P E"], Float[Array, "V E"], Float[Array, " V"]]:
         """The three inputs of `losses.masked_lm_loss`: features at the masked positions, output table, output bias."""
-        return self._encode(*args, positions=masked_positions, **kwargs)[1:]
+        return self._encode(*args, positions=None, read_positions=masked_positions, **kwargs)[1:]
 
 
 class RemBertForCausalLM(_LanguageModel):

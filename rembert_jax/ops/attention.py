@@ -47,12 +47,14 @@ class Visible(struct.PyTreeNode):
       keys: [B, K], False at padding, which no query sees.
       segments: [B, L], in a packed row the number of the document of each token; None where a row is one document.
       length: slots of a cache that were in use before these queries, which stand in the slots that follow; None without one.
+      queries: [B, Q], which tokens ask, where it is not all of them.
       causal: whether a query sees only itself and what stands before it; with a cache it does in any case.
     """
 
     keys: Bool[Array, "B K"]
     segments: Int[Array, "B L"] | None = None
     length: Int[Array, ""] | None = None
+    queries: Int[Array, "B Q"] | None = None
     causal: bool = struct.field(pytree_node=False, default=False)
 
     def mask(self, queries: int) -> Bool[Array, "B 1 Q K"]:
@@ -60,10 +62,14 @@ class Visible(struct.PyTreeNode):
         keys = self.keys.shape[1]
         mask = self.keys[:, None, None, :]
         if self.segments is not None:
-            mask = mask & (self.segments[:, None, :, None] == self.segments[:, None, None, :])
+            asking = self.segments
+            if self.queries is not None:
+                asking = jnp.take_along_axis(asking, self.queries, axis=1)
+            mask = mask & (asking[:, None, :, None] == self.segments[:, None, None, :])
         if self.causal or self.length is not None:
-            own = (0 if self.length is None else self.length) + jnp.arange(queries, dtype=jnp.int32)
-            mask = mask & (jnp.arange(keys, dtype=jnp.int32)[None, :] <= own[:, None])[None, None]
+            own = jnp.arange(queries, dtype=jnp.int32)[None] if self.queries is None else self.queries
+            own = own if self.length is None else own + self.length
+            mask = mask & (jnp.arange(keys, dtype=jnp.int32)[None, None, :] <= own[:, :, None])[:, None]
         return jnp.broadcast_to(mask, (self.keys.shape[0], 1, queries, keys))
 
 
@@ -167,6 +173,8 @@ def _missing(
     if visible.length is not None:
         missing.append("reads no cache")
     if name == "splash":
+        if visible.queries is not None:
+            missing.append("takes all tokens as queries")
         if queries != keys or queries % SPLASH_BLOCKS[-1]:
             missing.append(f"needs as many queries as keys, a multiple of 128, and has {queries} and {keys}")
         of_rows, of_heads = (1, 1) if split is None else (parts(split[0]), parts(split[2]))

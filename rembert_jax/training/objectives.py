@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from rembert_jax import losses
 from rembert_jax.modeling.models import (
@@ -57,11 +58,15 @@ def hidden_states(model: RemBertForMaskedLM, params: Params, batch: Batch) -> tu
 
 def class_logits(model: ClassificationModel, params: Params, batch: Batch, key: jax.Array | None) -> jax.Array:
     """Logits of a classification model for a batch of task features."""
+    read = {}
+    if isinstance(model, RemBertForSequenceClassification):  # It reads the first token alone.
+        read["read_positions"] = jnp.zeros((batch["input_ids"].shape[0], 1), jnp.int32)
     output: Any = model.apply(
         {"params": params},
         batch["input_ids"],
         attention_mask=batch["attention_mask"],
         token_type_ids=batch["token_type_ids"],
+        **read,
         **_dropout(key),
     )
     return output.logits
