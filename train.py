@@ -10,7 +10,12 @@ import re
 import sys
 from typing import Any
 
-if __name__ == "__main__" and sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+if (
+    __name__ == "__main__"
+    and sys.argv[0] in sys.orig_argv  # A command, and not a cell of a notebook.
+    and sys.platform == "linux"
+    and "GLIBC_TUNABLES" not in os.environ
+):
     # On a CPU each step takes gigabytes from the operating system anew. In huge pages that is faster, by a tenth to a third of
     # the step (docs/performance.md), but the C library asks for them only if it is told so before the process starts.
     os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
