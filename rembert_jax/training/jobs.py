@@ -51,6 +51,7 @@ class Job:
       objective: its summed loss.
       train_iterator: batches of this process, with `get_state`/`set_state`.
       total_steps: updates to do.
+      step_flops: floating-point operations that one of them needs (`RemBertConfig.training_flops`).
       evaluate: development metrics by language, computed during training.
       test: metrics by language for the final parameters.
       select_by: metric of the training language by which the best parameters are kept; None keeps the last ones.
@@ -63,6 +64,7 @@ class Job:
     objective: Objective
     train_iterator: grain.DatasetIterator
     total_steps: int
+    step_flops: int
     evaluate: Callable[[Params], Metrics]
     test: Callable[[Params], Metrics]
     select_by: tuple[str, str] | None
@@ -147,6 +149,7 @@ def pretraining(
         objective=objective,
         train_iterator=pipeline.train_batches(tokens or texts, data, tokenizer, **_process_rows(config)),
         total_steps=config.training.steps,
+        step_flops=model_config.training_flops(config.training.batch_size, data.seq_length, data.predictions),
         evaluate=evaluate,
         test=evaluate,
         select_by=None,
@@ -187,6 +190,7 @@ def fine_tuning(config: ExperimentConfig, model_config: RemBertConfig, tokenizer
         objective=objectives.classification(model),
         train_iterator=pipeline.example_batches(train, task.features, **_process_rows(config)),
         total_steps=config.training.steps or config.training.epochs * per_epoch,
+        step_flops=model_config.training_flops(config.training.batch_size, task_config.max_length, 0),
         evaluate=lambda params: evaluator(params, dev),
         test=lambda params: evaluator(params, test),
         select_by=(language, "accuracy"),

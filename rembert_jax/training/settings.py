@@ -51,6 +51,7 @@ class TrainingConfig:
       keep_checkpoints: newest ones kept.
       eval_batch_size: rows of an evaluation batch; 0 takes `batch_size`.
       wandb_project: also log to this Weights & Biases project.
+      profile_steps: first and last step of a profile, written to the workdir's folder "profile"; none where empty.
       z_loss: coefficient of a penalty on the softmax's normaliser in pre-training (`losses.masked_lm_loss`); 0 for none.
     """
 
@@ -63,6 +64,7 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     eval_batch_size: int = 0
     wandb_project: str = ""
+    profile_steps: tuple[int, ...] = ()
     z_loss: float = 0.0
 
     def __post_init__(self) -> None:
@@ -72,6 +74,12 @@ class TrainingConfig:
                 raise TrainingError(f"{field.name}={value}: expected at least {least}")
         if not 0.0 <= self.z_loss < math.inf:
             raise TrainingError(f"z_loss={self.z_loss}: expected at least 0")
+        if self.profile_steps and not (
+            len(self.profile_steps) == 2 and 1 <= self.profile_steps[0] <= self.profile_steps[1]
+        ):
+            raise TrainingError(
+                f"profile_steps={self.profile_steps}: expected the first and the last step, counted from 1, as in (10, 12)"
+            )
         if (self.steps > 0) == (self.epochs > 0):
             raise TrainingError(f"steps={self.steps}, epochs={self.epochs}: set one of them")
 

@@ -25,7 +25,7 @@ from rembert_jax.data import pipeline, tokenized
 from rembert_jax.reports import plots, report
 from rembert_jax.reports.runs import CONFIG_FILE, EXPERIMENT_FILE, RESULTS_FILE
 from rembert_jax.tokenization import RemBertTokenizer
-from rembert_jax.training import checkpoint, evaluators, jobs, preparation, settings, timing, train_state
+from rembert_jax.training import checkpoint, evaluators, jobs, preparation, profiling, settings, timing, train_state
 from rembert_jax.training.metrics import means
 from rembert_jax.training.optimizer import frozen, learning_rate_schedule, make_optimizer
 from rembert_jax.training.settings import ExperimentConfig, TrainingError
@@ -149,6 +149,9 @@ class _Run:
         )
         self.progress = Progress(self.first_process)
         self.stopwatch = timing.Stopwatch()
+        self.compile_seconds: dict[str, float] = {}  # Until they are logged.
+        self.profile = profiling.Profile(workdir / "profile", config.training.profile_steps)
+        self.peak = profiling.peak_flops(mesh.devices.flatten())
 
     def train(self) -> dict[str, Any]:
         """Goes through all remaining steps and returns the results."""
@@ -158,6 +161,7 @@ class _Run:
                 self._save_config()
             results = self._finish(self._loop(state))
         finally:
+            self.profile.close()
             self.writer.close()
             self.store.close()
             if self.best:
@@ -224,11 +228,19 @@ class _Run:
             batch = next(self.job.train_iterator)
             self.model_config.check_ids(batch)
             tokens += _count_tokens(batch) * jax.process_count()
+            self.profile.before(step)
+            called = self.stopwatch.elapsed()
             state, sums = step_fn(state, sharding.to_global(batch, self.mesh))
             window.append(sums)
+            self.profile.after(step, sums)
             if step == start + 1:
+                # Whoever calls waits for the compiler, and for nothing else.
+                compiling = self.stopwatch.elapsed() - called
                 jax.block_until_ready(sums)
-                logger.info("first step after %.1f s", self.stopwatch.elapsed())
+                logger.info(
+                    "first step after %.1f s, %.1f of them for compiling it", self.stopwatch.elapsed(), compiling
+                )
+                self.compile_seconds = {"time/compile_seconds": compiling}
                 self.stopwatch.tick(step)
                 tokens = 0
             log, evaluate, save = (
@@ -277,7 +289,11 @@ class _Run:
             speed = tokens / (seconds * timed)
             values |= {"time/tokens_per_second": speed, "time/seconds_per_step": seconds}
             line += f"  {speed:,.0f} tokens/s"
-        self.writer.write(step, values)
+            if self.peak:
+                values["time/mfu"] = self.job.step_flops / seconds / self.peak
+                line += f"  MFU {100 * values['time/mfu']:.1f} %"
+        self.writer.write(step, values | self.compile_seconds)
+        self.compile_seconds = {}
         total = self.job.total_steps
         remaining = timing.format_seconds(seconds * (total - step))
         self.progress.show(f"step {step}/{total}  {line}  ETA {remaining}", final=step == total)

@@ -1,0 +1,81 @@
+"""Use of the devices in the log, and profiles of some steps."""
+
+import types
+
+import jax.numpy as jnp
+import pytest
+from helpers import TINY_PRETRAINING, with_changes
+
+from rembert_jax.config import RemBertConfig
+from rembert_jax.reports.plots import read_metrics
+from rembert_jax.training import profiling, trainer
+from rembert_jax.training.settings import TrainingConfig, TrainingError
+
+
+def test_flops_of_a_worked_model():
+    config = RemBertConfig(
+        vocab_size=100, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, input_embedding_size=4,
+        output_embedding_size=16, intermediate_size=32,
+    )  # fmt: skip
+    # A token: 4 x 8 down to 8; a layer 4 x 8 x 8, 2 x 8 x 32 and twice its 5 neighbours by 8. A prediction: 8 x 16, 16 x 100.
+    token, prediction = 4 * 8 + 2 * (4 * 64 + 2 * 256 + 2 * 5 * 8), 8 * 16 + 16 * 100
+    # Two operations for each, forward once and backward twice.
+    assert config.training_flops(rows=3, length=5, predictions=2) == 6 * (15 * token + 6 * prediction)
+
+
+@pytest.mark.parametrize(
+    ("kind", "peak"),
+    [
+        ("TPU v4", 275e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5p", 459e12),
+        ("TPU v6 lite", 918e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("cpu", None),
+    ],
+)
+def test_the_peak_is_that_of_all_devices_of_their_kind(kind, peak):
+    devices = [types.SimpleNamespace(device_kind=kind)] * 4
+    assert profiling.peak_flops(devices) == (None if peak is None else 4 * peak)
+
+
+def test_what_a_run_uses_of_its_devices_and_a_profile_are_written(tmp_path, one_device, monkeypatch, capsys):
+    monkeypatch.setitem(profiling.PEAK_FLOPS, "cpu", 1e10)
+    trainer.run(with_changes(TINY_PRETRAINING, {"training.profile_steps": (3, 4)}), tmp_path)
+    metrics = {name: dict(values) for name, values in read_metrics(tmp_path / "metrics.jsonl").items()}
+    config = RemBertConfig(vocab_size=300, **TINY_PRETRAINING["model"])
+    flops = config.training_flops(rows=8, length=32, predictions=5)  # 15 % of 32.
+    for step, used in metrics["time/mfu"].items():
+        assert used == pytest.approx(flops / metrics["time/seconds_per_step"][step] / 1e10)
+    assert list(metrics["time/mfu"]) == [2, 4, 6]
+    assert list(metrics["time/compile_seconds"]) == [2] and metrics["time/compile_seconds"][2] > 0
+    assert "MFU" in capsys.readouterr().err
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
+
+
+def test_a_profile_starts_with_the_first_and_ends_with_the_last_of_its_steps(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(profiling.jax.profiler, "start_trace", lambda folder: calls.append("start"))
+    monkeypatch.setattr(profiling.jax.profiler, "stop_trace", lambda: calls.append("stop"))
+
+    def run(steps, wanted):
+        calls.clear()
+        profile = profiling.Profile(tmp_path, wanted)
+        for step in steps:
+            profile.before(step)
+            calls.append(step)
+            profile.after(step, jnp.zeros(()))
+        profile.close()
+        return list(calls)
+
+    assert run(range(1, 6), (2, 3)) == [1, "start", 2, 3, "stop", 4, 5]
+    assert run(range(3, 6), (2, 4)) == ["start", 3, 4, "stop", 5], "a run that goes on within them"
+    assert run(range(5, 7), (2, 4)) == [5, 6] and run(range(1, 3), ()) == [1, 2]
+    assert run(range(1, 3), (2, 4)) == [1, "start", 2, "stop"], "a run that ends within them"
+
+
+@pytest.mark.parametrize("steps", [(1,), (0, 3), (4, 3), (1, 2, 3)])
+def test_steps_that_are_no_range_are_refused(steps):
+    with pytest.raises(TrainingError, match=r"profile_steps=.*: expected the first and the last step, counted from 1"):
+        TrainingConfig(batch_size=8, steps=10, profile_steps=steps)
