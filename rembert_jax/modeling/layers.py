@@ -26,7 +26,7 @@ from rembert_jax.ops.split import Split, parts
 def gelu(x: jax.Array) -> jax.Array:
     """x times the probability that a standard normal is below it, computed in float32.
 
-    By erf, as in PyTorch: JAX's own takes erfc, which is slower on CPUs and in bfloat16 (benchmarks/pieces.py). For its
+    By erf, as in PyTorch: JAX's own takes erfc, which is slower on CPUs, and most of all in bfloat16. For its
     gradient it keeps one array of the dtype of x.
     """
     wide = x.astype(jnp.float32)
