@@ -79,19 +79,19 @@ class SelfAttention(_Projections):
         deterministic: bool,
         cache: LayerCache | None = None,
         keep_probabilities: bool = False,
-        asking: Float[Array, "B Q H"] | None = None,
+        queries: Float[Array, "B Q H"] | None = None,
     ) -> tuple[Float[Array, "B Q H"], Float[Array, "B N Q K"] | None, tuple[jax.Array, jax.Array]]:
         """Returns the context, the probabilities if kept, and the keys and values [B, L, N, D] of the L tokens of `x`.
 
-        `asking` are the tokens `visible.queries`, where not all ask.
+        `queries` are the tokens at `visible.queries`; None for all of `x`.
         """
         new = self.heads(self.key(x)), self.heads(self.value(x))
         key, value = new
         if cache is not None:
             assert visible.length is not None
             key, value = append(cache.key, key, visible.length), append(cache.value, value, visible.length)
-        query = x if asking is None else asking
-        return *self.attend(query, key, value, visible, deterministic, keep_probabilities), new
+        queries = x if queries is None else queries
+        return *self.attend(queries, key, value, visible, deterministic, keep_probabilities), new
 
 
 class CrossAttention(_Projections):

@@ -75,7 +75,7 @@ class TransformerBlock(nn.Module):
         keep = self.keep_attentions
         tokens = x
         if positions is not None:
-            x, visible = at(x, positions), visible.replace(queries=positions)
+            x, visible = tokens_at(x, positions), visible.replace(queries=positions)
         attend = SelfAttention(c, e, name="attention")
         attended, probabilities, new = attend(tokens, visible, deterministic, cache, keep, x)
         x = LayerNorm(c, e, name="attention_LayerNorm")(x + dropout(attended, deterministic=deterministic))
@@ -103,7 +103,7 @@ class TransformerBlock(nn.Module):
         return LayerCache(key=new[0], value=new[1], cross_key=cross[0], cross_value=cross[1])
 
 
-def at(x: Float[Array, "B L H"], positions: Int[Array, "B P"]) -> Float[Array, "B P H"]:
+def tokens_at(x: Float[Array, "B L H"], positions: Int[Array, "B P"]) -> Float[Array, "B P H"]:
     """The tokens at these positions of each row."""
     return jnp.take_along_axis(x, positions[:, :, None], axis=1)
 
@@ -151,7 +151,7 @@ class RemBertEncoder(nn.Module):
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
             x, outputs = scanned(c, e, **kept, name="layer")(x, visible, deterministic, memory, cache)
-            return x if positions is None else at(x, positions), first, outputs
+            return x if positions is None else tokens_at(x, positions), first, outputs
         layers = []
         for i in range(c.num_hidden_layers):
             own = jax.tree.map(lambda leaf, i=i: leaf[i], cache)

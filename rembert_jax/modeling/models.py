@@ -23,7 +23,7 @@ from rembert_jax.errors import RemBertError
 from rembert_jax.modeling import generation
 from rembert_jax.modeling.cache import KeyValueCache
 from rembert_jax.modeling.embeddings import RemBertEmbeddings
-from rembert_jax.modeling.encoder import Memory, RemBertEncoder, at
+from rembert_jax.modeling.encoder import Memory, RemBertEncoder, tokens_at
 from rembert_jax.modeling.heads import Classifier, Pooler, PredictionHead
 from rembert_jax.modeling.layers import Dense
 from rembert_jax.modeling.pretrained import PreTrained
@@ -271,7 +271,7 @@ class _LanguageModel(nn.Module, PreTrained):
         output = self.rembert(*args, **kwargs)
         hidden: Any = output.last_hidden_state
         if positions is not None:
-            hidden = at(hidden, positions)
+            hidden = tokens_at(hidden, positions)
         features, table, bias = self.cls(hidden)
         if table is None:  # Tied: the input table serves as output table.
             table = nn.unbox(self.rembert.embeddings.variables["params"]["word_embeddings"]["embedding"])

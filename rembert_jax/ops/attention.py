@@ -47,7 +47,7 @@ class Visible(struct.PyTreeNode):
       keys: [B, K], False at padding, which no query sees.
       segments: [B, L], in a packed row the number of the document of each token; None where a row is one document.
       length: slots of a cache that were in use before these queries, which stand in the slots that follow; None without one.
-      queries: [B, Q], which tokens ask, where it is not all of them.
+      queries: [B, Q], positions of the tokens that are queries; None where all are.
       causal: whether a query sees only itself and what stands before it; with a cache it does in any case.
     """
 
@@ -62,14 +62,14 @@ class Visible(struct.PyTreeNode):
         keys = self.keys.shape[1]
         mask = self.keys[:, None, None, :]
         if self.segments is not None:
-            asking = self.segments
+            own = self.segments
             if self.queries is not None:
-                asking = jnp.take_along_axis(asking, self.queries, axis=1)
-            mask = mask & (asking[:, None, :, None] == self.segments[:, None, None, :])
+                own = jnp.take_along_axis(own, self.queries, axis=1)
+            mask = mask & (own[:, None, :, None] == self.segments[:, None, None, :])
         if self.causal or self.length is not None:
-            own = jnp.arange(queries, dtype=jnp.int32)[None] if self.queries is None else self.queries
-            own = own if self.length is None else own + self.length
-            mask = mask & (jnp.arange(keys, dtype=jnp.int32)[None, None, :] <= own[:, :, None])[:, None]
+            place = jnp.arange(queries, dtype=jnp.int32)[None] if self.queries is None else self.queries
+            place = place if self.length is None else place + self.length
+            mask = mask & (jnp.arange(keys, dtype=jnp.int32)[None, None, :] <= place[:, :, None])[:, None]
         return jnp.broadcast_to(mask, (self.keys.shape[0], 1, queries, keys))
 
 
