@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata, util
 from typing import Any
 
@@ -34,6 +34,11 @@ SIZES: dict[str, dict[str, Any]] = {
         "model": {"vocab_size": 100, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
                   "input_embedding_size": 8, "output_embedding_size": 24, "intermediate_size": 32},
         "batch": (2, 16, 3),
+    },
+    "quickstart": {
+        "model": {"vocab_size": 900, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+                  "input_embedding_size": 32, "output_embedding_size": 128, "intermediate_size": 128, "hidden_act": "relu"},
+        "batch": (16, 64, 10),
     },
     "small": {
         "model": {"vocab_size": 30_000, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6,
@@ -84,8 +89,8 @@ def products(size: str) -> list[tuple[int, int, int]]:
     ]
 
 
-def our_step(size: str, dtype: str) -> Callable[[], Any]:
-    """As the trainer compiles it."""
+def our_step(size: str, dtype: str, batches: Iterator[dict[str, Any]] | None = None) -> Callable[[], Any]:
+    """As the trainer compiles it, on one batch again and again or on the next of `batches`."""
     import flax.linen as nn
     import jax
     import jax.numpy as jnp
@@ -111,11 +116,12 @@ def our_step(size: str, dtype: str) -> Callable[[], Any]:
         state = train_state.create(init, tx, 0, shardings)
         step = make_train_step(objectives.masked_lm(model), tx, seed=0, accumulation=1, schedule=schedule)
         compiled = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-        batch = sharding.to_global(batch_of(size), mesh)
+        same = sharding.to_global(batch_of(size), mesh)
 
     def run() -> float:
         nonlocal state
         with jax.set_mesh(mesh), nn.logical_axis_rules(list(sharding.LOGICAL_RULES)):
+            batch = sharding.to_global(next(batches), mesh) if batches else same
             state, sums = compiled(state, batch)
         return float(sums["loss"] / sums["weight"])
 

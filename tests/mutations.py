@@ -35,6 +35,7 @@ LAYERS = "tests/modeling/test_models.py tests/interop/test_huggingface.py tests/
 REPORT, TF1 = "tests/reports/test_report.py", "tests/interop/test_tf1_checkpoint.py"
 FOLDERS = "tests/interop/test_huggingface.py tests/interop/test_untrusted_folders.py"
 VOCABULARY, PIPELINE = "tests/tokenization/test_tokenization.py", "tests/data/test_pipeline.py"
+MIXTURE, PACKING = "tests/data/test_mixture.py", "tests/data/test_packing.py"
 MASKING = "tests/data/test_masking.py"
 ATTENTION, LOSS = "tests/ops/test_attention.py", "tests/ops/test_vocabulary_loss.py"
 GRADIENTS = "tests/training/test_gradients.py"
@@ -153,7 +154,16 @@ MUTATIONS = [
     Mutation("training/preparation.py", '"pad_token_id": tokenizer.pad_token_id', '"pad_token_id": 0', PREPARATION),
     Mutation("tasks/base.py", "constant_values=self.tokenizer.pad_token_id", "constant_values=0", "tests/tasks/test_tasks.py"),
     Mutation("data/pipeline.py", "constant_values=tokenizer.pad_token_id", "constant_values=0", PIPELINE),
-    Mutation("data/pipeline.py", "config.seq_length, tokenizer.pad_token_id, seed", "config.seq_length, 0, seed", PIPELINE),
+    Mutation("data/pipeline.py", '"pad_id": tokenizer.pad_token_id', '"pad_id": 0', PIPELINE),
+    Mutation("data/mixture.py", "[*self._seed, epoch]", "self._seed", MIXTURE),
+    Mutation("data/mixture.py", "[dataset.texts_seed, n]", "[dataset.texts_seed]", MIXTURE),
+    Mutation("data/mixture.py", "dataset.index + dataset.count *", "dataset.index +", MIXTURE),
+    Mutation("data/mixture.py", "self.index + self.count * sl.start", "self.index + sl.start", MIXTURE),
+    Mutation("data/mixture.py", "self._drawn.copy()", "self._drawn", PIPELINE),
+    Mutation("data/packing.py", '[dataset.shuffle_seed, self._groups]', "[dataset.shuffle_seed]", PACKING),
+    Mutation("data/packing.py", 'return {**self._position(), "out": 0}', 'return {**self._start, "out": 0}', PACKING),
+    Mutation("data/packing.py", 'self._documents.get_state(), self._placed - len(self._pieces)',
+             "self._documents.get_state(), 0", PACKING),
     Mutation("data/masking.py", "kind < 0.9", "kind < 0.91", MASKING),
     Mutation("data/masking.py", "kind < 0.8", "kind < 0.79", MASKING),
 ]  # fmt: skip

@@ -56,17 +56,20 @@ class MaskTokens(grain.transforms.RandomMap):
         positions = self._choose(ids, candidates, element["segment_ids"], rate, rng)
         labels = ids[positions]
         kind = rng.random(len(positions))
-        random_tokens = rng.choice(self._ordinary, len(positions))  # pyright: ignore[reportAttributeAccessIssue]
-        hidden = np.where(kind < 0.8, self.mask_token_id, np.where(kind < 0.9, random_tokens, labels))
+        ordinary: np.ndarray = self._ordinary  # pyright: ignore[reportAttributeAccessIssue]
+        random_tokens = ordinary[rng.integers(len(ordinary), size=len(positions))]
         masked = ids.copy()
-        masked[positions] = hidden
-        unused = self.max_predictions - len(positions)
+        masked[positions] = np.where(kind < 0.8, self.mask_token_id, np.where(kind < 0.9, random_tokens, labels))
+        slots = np.zeros((2, self.max_predictions), np.int32)
+        slots[:, : len(positions)] = positions, labels
+        weights = np.zeros(self.max_predictions, np.float32)
+        weights[: len(positions)] = 1.0
         return {
             **element,
             "input_ids": masked,
-            "masked_positions": np.pad(positions, (0, unused)).astype(np.int32),
-            "masked_labels": np.pad(labels, (0, unused)).astype(np.int32),
-            "masked_weights": np.pad(np.ones(len(positions), np.float32), (0, unused)),
+            "masked_positions": slots[0],
+            "masked_labels": slots[1],
+            "masked_weights": weights,
         }
 
     def _choose(

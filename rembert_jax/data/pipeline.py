@@ -178,6 +178,7 @@ class _Encode(grain.transforms.Map):
     tokenizer: RemBertTokenizer
 
     def map(self, element: str | list[int]) -> list[int]:
+        """Token ids of a text, or those that are given."""
         return tokenized.encode(self.tokenizer, element) if isinstance(element, str) else element
 
 
@@ -208,22 +209,17 @@ def _masking(config: DataConfig, tokenizer: RemBertTokenizer) -> MaskTokens:
     )
 
 
-def _encoded(texts: grain.MapDataset, tokenizer: RemBertTokenizer) -> grain.IterDataset:
-    # Without threads: they do not speed up Python code that holds the interpreter lock. One prepares whole batches.
-    return texts.map(_Encode(tokenizer)).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-
-
 def _rows(
-    encoded: grain.IterDataset,
+    documents: grain.IterDataset,
     config: DataConfig,
     tokenizer: RemBertTokenizer,
     seed: int,
     batch_size: int | None = None,
 ) -> grain.IterDataset:
     """Masked rows; of training, if `batch_size` says how many a step takes: shuffled and with the schedule of the rate."""
-    cut = packing.SplitDocuments(config.seq_length, tokenizer.cls_token_id, tokenizer.sep_token_id)
-    pieces = grain.experimental.FlatMapIterDataset(encoded, cut)
-    rows = packing.pack(pieces, config.seq_length, tokenizer.pad_token_id, seed, shuffle=batch_size is not None)
+    special = {"cls_id": tokenizer.cls_token_id, "sep_id": tokenizer.sep_token_id, "pad_id": tokenizer.pad_token_id}
+    shuffle_seed = None if batch_size is None else seed
+    rows: grain.IterDataset = packing.PackedRows(documents, config.seq_length, **special, shuffle_seed=shuffle_seed)
     if batch_size is not None and config.mask_rate_schedule:
         every = max(1, config.workers)  # Workers make whole batches in turn.
         rows = rows.map_with_index(schedules.SetMaskRate(config.mask_rate_schedule, batch_size, every))
@@ -256,29 +252,19 @@ def train_batches(
       [batch_size, predictions] (`masked_positions`, `masked_labels`, `masked_weights`), with `get_state`/`set_state`.
     """
     counts = {language: len(source) for language, source in texts.items()}
-    first = schedules.value_at(config.alpha_schedule, 0) if config.alpha_schedule else config.alpha
-    shares = mixture.language_shares(counts, first)
-    short = [language for language, count in counts.items() if count < process_count]
-    if short:
-        raise sources.SourceError(f"fewer texts than processes ({process_count}) for {', '.join(short)}")
-    mixture.log_shares(counts, shares)
+    alpha = config.alpha_schedule or ((0, config.alpha),)
+    mixture.log_shares(counts, mixture.language_shares(counts, schedules.value_at(alpha, 0)))
     # Languages are mixed in each worker. Mixed before, every n-th text would go to a worker, and as the order of languages
     # is periodic, a worker might never meet some of them.
-    encoded = [
-        _encoded(
-            grain.MapDataset.source(_Records(source))
-            .seed(seed + number)
-            .shuffle()[process_index::process_count]
-            .repeat(),
-            tokenizer,
-        )
-        for number, source in enumerate(texts.values())
-    ]
-    if config.alpha_schedule:
-        tokens = batch_size * config.seq_length / max(1, config.workers)
-        mixed = schedules.ScheduledMix(encoded, list(counts.values()), config.alpha_schedule, tokens)
-    else:
-        mixed = grain.IterDataset.mix(encoded, weights=list(shares.values()))
+    mixed = mixture.MixedTexts(
+        list(texts.values()),
+        _Encode(tokenizer).map,
+        alpha=alpha,
+        tokens_per_step=batch_size * config.seq_length / max(1, config.workers),
+        seed=seed,
+        index=process_index,
+        count=process_count,
+    )
     rows = _rows(mixed, config, tokenizer, seed + 1000 * process_index, batch_size)
     batches = rows.batch(batch_size, drop_remainder=True)
     if config.workers:
@@ -318,7 +304,10 @@ def eval_batches(
     batches: dict[str, list[Features]] = {}
     for language, source in texts.items():
         chosen = grain.MapDataset.source(_Records(source))[: config.eval_texts]
-        rows = list(_rows(_encoded(chosen, tokenizer), config, tokenizer, seed))
+        encoded = chosen.map(_Encode(tokenizer)).to_iter_dataset(
+            grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        )
+        rows = list(_rows(encoded, config, tokenizer, seed))
         batches[language] = batch_rows(rows, batch_size)
     return batches
 

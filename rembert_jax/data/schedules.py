@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any
 
 import grain
 import numpy as np
 
 from rembert_jax.data.masking import Features
-from rembert_jax.data.mixture import smoothed_shares
 from rembert_jax.errors import RemBertError
 
 Schedule = tuple[tuple[float, ...], ...]
@@ -56,57 +53,3 @@ class SetMaskRate(grain.transforms.MapWithIndex):
     def map_with_index(self, index: int, element: Features) -> Features:
         """Adds `mask_rate` to a row."""
         return {**element, "mask_rate": np.array(value_at(self.schedule, index // self.rows * self.every))}
-
-
-class ScheduledMix(grain.IterDataset):
-    """Mixes languages with an exponent that follows a schedule.
-
-    The step of a text is taken from the tokens drawn before it, so that texts of a language are neither lost nor read twice
-    when its share changes. What is drawn waits in open rows before it is trained on: the mixture is ahead by a few batches.
-
-    Args:
-      parents: token ids of each language's texts, endless.
-      counts: number of texts of each language.
-      schedule: of the exponent.
-      tokens_per_step: tokens of this stream that a step of training takes.
-    """
-
-    def __init__(
-        self, parents: Sequence[grain.IterDataset], counts: Sequence[int], schedule: Schedule, tokens_per_step: float
-    ) -> None:
-        super().__init__(parents)
-        self._counts, self._schedule, self._tokens_per_step = list(counts), schedule, tokens_per_step
-
-    def __iter__(self) -> grain.DatasetIterator:
-        iterators = [iter(parent) for parent in self._parents]
-        return _ScheduledMixIterator(iterators, self._counts, self._schedule, self._tokens_per_step)
-
-
-class _ScheduledMixIterator(grain.DatasetIterator):
-    def __init__(
-        self, parents: Sequence[Iterator[Any]], counts: Sequence[int], schedule: Schedule, tokens_per_step: float
-    ) -> None:
-        super().__init__(parents)  # pyright: ignore[reportArgumentType]
-        self._counts, self._schedule, self._tokens_per_step = counts, schedule, tokens_per_step
-        self._tokens, self._due = 0, np.zeros(len(counts))
-        self._step, self._shares = -1, np.zeros(0)
-
-    def __next__(self) -> Any:
-        step = int(self._tokens / self._tokens_per_step)
-        if step != self._step:
-            self._step, self._shares = step, smoothed_shares(self._counts, value_at(self._schedule, step))
-        self._due += self._shares  # The language that is furthest behind its share comes next.
-        chosen = int(self._due.argmax())
-        self._due[chosen] -= 1.0
-        element = next(self._parents[chosen])
-        self._tokens += len(element) + 2  # With [CLS] and [SEP].
-        return element
-
-    def get_state(self) -> dict[str, Any]:
-        parents = [parent.get_state() for parent in self._parents]
-        return {"parents": parents, "tokens": self._tokens, "due": self._due.tolist()}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        for parent, value in zip(self._parents, state["parents"], strict=True):
-            parent.set_state(value)
-        self._tokens, self._due, self._step = state["tokens"], np.array(state["due"]), -1

@@ -14,6 +14,7 @@ Everything is a pure function of its arguments; `seed` is that of the world.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -227,6 +228,9 @@ def _draw(splits: Sequence[str], make: Callable[[], T], sentences: Callable[[T],
             return result
 
 
+@functools.lru_cache(
+    maxsize=2**16
+)  # A training run reads each several times, and to make one takes longer than to read it.
 def document(code: str, split: str, index: int, config: SyntheticConfig = SyntheticConfig()) -> str:
     """Document `index` of a split: three or four sentences about one topic; in training text also the other two kinds."""
     rng = _rng(config.seed, code, split, "document", index)

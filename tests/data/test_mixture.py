@@ -1,4 +1,4 @@
-"""How often each language is seen, worked by hand, and what Grain's mixture makes of it."""
+"""How often each language is seen, worked by hand, and what the mixture of texts makes of it."""
 
 import logging
 from collections import Counter
@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from helpers import NumberTokenizer, unmasked
 
-from rembert_jax.data.mixture import language_shares, log_shares
+from rembert_jax.data.mixture import TABLE, MixedTexts, language_shares, log_shares
 from rembert_jax.data.pipeline import DataConfig, train_batches
 
 COUNTS = {"a": 900, "b": 90, "c": 10}
@@ -67,3 +67,53 @@ def test_batches_hold_languages_in_their_shares():
     # Grain draws by shares exactly, up to the documents that wait in unfinished rows.
     for token, share in {10: 8 / 14, 11: 4 / 14, 12: 2 / 14}.items():
         assert abs(counts[token] - 224 * share) <= 4
+
+
+def mixed(*counts, alpha=0.0, seed=0, **share):
+    """The texts of a few languages; text i of language k is 1,000,000 k + i, a text of one token."""
+    texts = [range(1_000_000 * language, 1_000_000 * language + count) for language, count in enumerate(counts)]
+    return iter(MixedTexts(texts, lambda text: [text], alpha=((0, alpha),), tokens_per_step=64, seed=seed, **share))
+
+
+@pytest.mark.parametrize("count", [1, 7, TABLE, TABLE + 1])
+def test_each_epoch_has_every_text_once_in_an_order_of_its_own(count):
+    stream, other = mixed(count), mixed(count, seed=1)
+    first, second = ([next(stream)[0] for _ in range(count)] for _ in range(2))
+    assert sorted(first) == sorted(second) == list(range(count))
+    if count > 1:
+        assert first != second
+        assert [next(other)[0] for _ in range(count)] != first, "and of its seed"
+
+
+def test_languages_have_orders_of_their_own():
+    stream = mixed(50, 50)
+    texts = [next(stream)[0] for _ in range(100)]
+    one, other = ([text % 1_000_000 for text in texts if text // 1_000_000 == language] for language in (0, 1))
+    assert sorted(one) == sorted(other) and one != other
+
+
+def test_the_language_that_is_furthest_behind_its_share_comes_next():
+    # Two to one: 2/3 and 1/3 are due, then 4/3 - 1 and 2/3, then 1 and 1 - 1, of which the first is taken.
+    stream = mixed(4, 1, alpha=0.5)
+    assert [next(stream)[0] // 1_000_000 for _ in range(6)] == [0, 1, 0, 0, 1, 0]
+
+
+def test_workers_of_processes_read_what_one_would():
+    whole = mixed(30, 20)
+    expected = Counter(next(whole)[0] for _ in range(120))
+    parts = []
+    for process in range(2):
+        for worker in range(3):
+            dataset = MixedTexts(
+                [range(30), range(1_000_000, 1_000_020)],
+                lambda text: [text],
+                alpha=((0, 0.0),),
+                tokens_per_step=64,
+                seed=0,
+                index=process,
+                count=2,
+            )
+            dataset.set_slice(slice(worker, None, 3))
+            part = iter(dataset)
+            parts += [next(part)[0] for _ in range(20)]
+    assert Counter(parts) == expected

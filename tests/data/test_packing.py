@@ -1,10 +1,13 @@
 """Packing: nothing is lost, documents stay apart, rows are well filled."""
 
+import json
+
 import grain
 import numpy as np
 import pytest
+from helpers import assert_same_batches
 
-from rembert_jax.data.packing import OPEN_ROWS, SplitDocuments, pack, split_document
+from rembert_jax.data.packing import OPEN_ROWS, PackedRows, split_document
 
 PAD, CLS, SEP = 9, 2, 3  # Padding is not 0 here, to tell it from what NumPy fills with.
 
@@ -18,9 +21,12 @@ def _documents(seed, count=150, longest=90):
 
 
 def _rows(documents, length, shuffle=False):
+    return list(_packed(documents, length, 0 if shuffle else None))
+
+
+def _packed(documents, length, shuffle_seed):
     tokens = grain.MapDataset.source(documents).to_iter_dataset()
-    pieces = grain.experimental.FlatMapIterDataset(tokens, SplitDocuments(length, CLS, SEP))
-    return list(pack(pieces, length, PAD, seed=0, shuffle=shuffle))
+    return PackedRows(tokens, length, cls_id=CLS, sep_id=SEP, pad_id=PAD, shuffle_seed=shuffle_seed)
 
 
 def _segments(row):
@@ -33,14 +39,14 @@ def _segments(row):
 def test_no_token_is_lost(length, shuffle):
     documents = _documents(seed=length, count=150 if length > 4 else 20)
     found = [segment[1:-1].tolist() for row in _rows(documents, length, shuffle) for segment in _segments(row)]
-    expected = [piece[1:-1].tolist() for document in documents for piece in split_document(document, length, CLS, SEP)]
+    expected = [piece[1:-1] for document in documents for piece in split_document(document, length, CLS, SEP)]
     assert sorted(found) == sorted(expected)
 
 
 def test_pieces_of_a_document_join_to_the_document():
     for document in _documents(seed=1):
         pieces = split_document(document, 16, CLS, SEP)
-        assert [token for piece in pieces for token in piece[1:-1].tolist()] == document
+        assert [token for piece in pieces for token in piece[1:-1]] == document
         lengths = [len(piece) for piece in pieces]
         assert all(length <= 16 for length in lengths)
         assert not lengths or max(lengths) - min(lengths) <= 1, "pieces are of equal size but for one token"
@@ -49,8 +55,8 @@ def test_pieces_of_a_document_join_to_the_document():
 
 def test_split_worked_by_hand():
     assert split_document([], 8, CLS, SEP) == []
-    assert [piece.tolist() for piece in split_document([11, 12], 8, CLS, SEP)] == [[2, 11, 12, 3]]
-    assert [p.tolist() for p in split_document([11, 12, 13], 4, CLS, SEP)] == [[2, 11, 12, 3], [2, 13, 3]]
+    assert split_document([11, 12], 8, CLS, SEP) == [[2, 11, 12, 3]]
+    assert split_document([11, 12, 13], 4, CLS, SEP) == [[2, 11, 12, 3], [2, 13, 3]]
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -84,6 +90,36 @@ def test_documents_of_exactly_one_row_fill_it():
     rows = _rows([list(range(10, 24))] * 5, 16)
     assert len(rows) == 5
     assert all((row["segment_ids"] == 1).all() for row in rows)
+
+
+@pytest.mark.parametrize("out", [0, 1, OPEN_ROWS - 1, OPEN_ROWS, OPEN_ROWS + 5])
+@pytest.mark.parametrize("shuffle_seed", [None, 3])
+def test_packing_goes_on_from_its_state(out, shuffle_seed):
+    documents = [[10 + i] * (5 + 37 * (i % 4)) for i in range(60)]  # The longest are cut into eight pieces.
+    rows = iter(_packed(documents, 16, shuffle_seed))
+    first = [next(rows) for _ in range(out)]
+    state = json.loads(json.dumps(rows.get_state()))
+    rest = list(rows)
+    fresh = iter(_packed(documents, 16, shuffle_seed))
+    for _ in range(20):  # Wherever it stood before.
+        next(fresh)
+    fresh.set_state(state)
+    assert_same_batches(list(fresh), rest)
+    assert_same_batches(first + rest, list(_packed(documents, 16, shuffle_seed)))
+
+
+def test_order_within_groups_is_of_the_seed():
+    documents = [[10 + i] * 14 for i in range(2 * OPEN_ROWS)]
+
+    def numbers(seed):
+        return [int(row["input_ids"][1]) - 10 for row in _packed(documents, 16, seed)]
+
+    plain, one, other = numbers(None), numbers(1), numbers(2)
+    assert plain == list(range(2 * OPEN_ROWS))
+    assert one != plain and one != other
+    groups = one[:OPEN_ROWS], one[OPEN_ROWS:]
+    assert [sorted(group) for group in groups] == [plain[:OPEN_ROWS], plain[OPEN_ROWS:]]
+    assert groups[0] != [number - OPEN_ROWS for number in groups[1]], "each group has an order of its own"
 
 
 def test_no_document_gives_no_row():

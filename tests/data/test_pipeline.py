@@ -149,9 +149,16 @@ def test_processes_mask_differently():
     assert (one != other).any()
 
 
-def test_fewer_texts_than_processes_are_refused():
-    with pytest.raises(SourceError, match=r"fewer texts than processes \(4\) for b"):
-        _train({"a": ["1"] * 8, "b": ["2"] * 3}, process_index=0, process_count=4)
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_processes_take_turns_also_with_fewer_texts_than_processes(count):
+    # Sixteen rows each, a text a row, make 64 texts: all epochs but the last are whole.
+    parts = []
+    for index in range(4):
+        stream = _train({"a": _full_rows(count)}, tokenizer=NumberTokenizer(), process_index=index, process_count=4)
+        parts.append(_text_numbers(_take(stream, 4))[:16])
+    seen = Counter(number for part in parts for number in part)
+    assert set(seen) == set(range(10, 10 + count))
+    assert max(seen.values()) - min(seen.values()) <= 1
 
 
 def test_whole_word_masking_reaches_the_batches():
