@@ -13,12 +13,8 @@ import argparse
 import glob
 import itertools
 import json
-import os
 import pathlib
-import platform
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,10 +22,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parent.parent)]
 
 import train_step  # noqa: E402
+from measuring import in_a_process, machine, peak_bytes  # noqa: E402
 
 STEPS = {"quickstart": 200, "small": 4}
 """Steps of a round, by the model."""
@@ -93,7 +89,7 @@ def measure(folder: pathlib.Path, kind: str, length: int, rows: int, seconds: fl
         "tokens_per_second": tokens / wall,
         "padding": 1 - tokens / (made * rows * length),
         "threads": threading.active_count(),
-        "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "peak_bytes": peak_bytes(),
         "state_bytes": len(json.dumps(batches.get_state())),
     }
 
@@ -125,7 +121,8 @@ def table(result: dict[str, Any]) -> str:
     for one in result["results"]:
         lines.append(
             f"| {KINDS[one['kind']]} | {one['languages']} | {one['tokens_per_cpu_second']:,.0f} | "
-            f"{100 * one['padding']:.1f} % | {one['threads']} | {one['bytes'] / 2**20:.0f} | {one['state_bytes'] / 2**10:.0f} |"
+            f"{100 * one['padding']:.1f} % | {one['threads']} | {one['peak_bytes'] / 2**20:.0f} | "
+            f"{one['state_bytes'] / 2**10:.0f} |"
         )
     lines += [
         "",
@@ -168,12 +165,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         def child(languages: int, kind: str) -> dict[str, Any]:
             settings = [f"--length={flags.length}", f"--rows={flags.rows}", f"--seconds={flags.seconds}"]
-            command = [sys.executable, __file__, *settings, "--child", f"{folder}/{languages}", kind]
-            environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}
-            done = subprocess.run(command, capture_output=True, text=True, env=environment)
-            if done.returncode:
-                raise SystemExit(done.stderr)
-            return json.loads(done.stdout.splitlines()[-1])
+            found = in_a_process(__file__, [*settings, "--child", f"{folder}/{languages}", kind])
+            if "failed" in found:
+                raise SystemExit(found["failed"])
+            return found
 
         for kind, count in itertools.product(KINDS, counts):
             results.append({"kind": kind, "languages": count, **child(count, kind)})
@@ -184,8 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "characters_per_line": sum(map(len, lines)) / len(lines),
         "length": flags.length,
         "rows": flags.rows,
-        "machine": platform.machine(),
-        "python": platform.python_version(),
+        **machine(),
         "results": results,
         "steps": steps,
     }

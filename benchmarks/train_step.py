@@ -14,20 +14,18 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
 import pathlib
 import platform
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata, util
 from typing import Any
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parent.parent)]
+
+from measuring import in_a_process, machine, peak_bytes, timed  # noqa: E402
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -165,17 +163,6 @@ def torch_step(size: str, dtype: str, gathered: bool, compiled: bool) -> Callabl
     return run
 
 
-def timed(function: Callable[[], Any], repeats: int, at_least: float = 0.0) -> list[float]:
-    """Seconds of each call after a first one."""
-    function()
-    seconds: list[float] = []
-    while len(seconds) < repeats or sum(seconds) < at_least:
-        begin = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - begin)
-    return seconds
-
-
 def limit(size: str, dtype: str, repeats: int) -> dict[str, float]:
     """The fastest matrix product in FLOP/s, and bytes per second of a copy (read and written), by JAX or PyTorch."""
     rates, bandwidth = [], []
@@ -229,30 +216,14 @@ def measure(name: str, size: str, dtype: str, repeats: int) -> dict[str, Any]:
     loss = step()
     first = time.perf_counter() - begin
     seconds = timed(step, repeats)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "seconds": seconds,
         "first_step": first,
         "first_loss": loss,
-        "peak_bytes": peak,
+        "peak_bytes": peak_bytes(),
         "python": platform.python_version(),
         "packages": {package: metadata.version(package) for package in packages},
     }
-
-
-def in_a_process(python: str, name: str, size: str, dtype: str, repeats: int, timeout: float) -> dict[str, Any]:
-    """Its measurements, or what went wrong."""
-    arguments = [f"--size={size}", f"--dtype={dtype}", f"--repeats={repeats}", f"--child={name}"]
-    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}
-    try:
-        done = subprocess.run(
-            [python, __file__, *arguments], env=environment, capture_output=True, text=True, timeout=timeout
-        )
-    except subprocess.TimeoutExpired:
-        return {"failed": f"not done after {timeout:.0f} s"}
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def model_flops(size: str) -> int:
@@ -306,17 +277,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elsewhere = flags.torch_python != sys.executable
     if elsewhere or (util.find_spec("torch") and util.find_spec("transformers")):
         names += [GATHERED, GATHERED + COMPILED, PLAIN, PLAIN + COMPILED]
-    options = (flags.size, flags.dtype, flags.repeats, flags.timeout)
-    results = {
-        name: in_a_process(sys.executable if name == OURS else flags.torch_python, name, *options) for name in names
-    }
-    limits = [in_a_process(python, LIMIT, *options) for python in sorted({sys.executable, flags.torch_python})]
+
+    def child(python: str, name: str) -> dict[str, Any]:
+        options = [f"--size={flags.size}", f"--dtype={flags.dtype}", f"--repeats={flags.repeats}", f"--child={name}"]
+        return in_a_process(__file__, options, python=python, timeout=flags.timeout)
+
+    results = {name: child(sys.executable if name == OURS else flags.torch_python, name) for name in names}
+    limits = [child(python, LIMIT) for python in sorted({sys.executable, flags.torch_python})]
     result = {
         "benchmark": "train_step",
         "size": flags.size,
         "dtype": flags.dtype,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
+        **machine(),
         "model_flops": model_flops(flags.size),
         "limit": {key: max(one[key] for one in limits) for key in limits[0]},
         "results": results,

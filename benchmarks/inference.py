@@ -1,0 +1,171 @@
+"""Sentences of mixed length through the encoder, against the best that a PyTorch user gets.
+
+    python benchmarks/inference.py [--path='corpus/{language}/dev.txt'] [--output results.json]
+
+The encoder has the released sizes and new parameters. All contenders take the same sentences, sorted by length. Ours fills
+batches of a few fixed shapes, each compiled once; PyTorch pads a batch to its longest sentence. Each has a process of its own;
+the first pass, in which shapes are compiled, does not count. Without `--path` the sentences are of the artificial languages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib import util
+from typing import Any
+
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parent.parent)]
+
+from data_pipeline import lines_of  # noqa: E402
+from measuring import in_a_process, machine, peak_bytes, timed  # noqa: E402
+
+SIZES: dict[str, dict[str, Any]] = {
+    "released": {},
+    "tiny": {"vocab_size": 250_300, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "input_embedding_size": 8, "output_embedding_size": 24, "intermediate_size": 32},
+}  # fmt: skip
+BUCKETS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+OURS, PLAIN, COMPILED = "rembert_jax", "transformers", "transformers, torch.compile"
+
+
+def token_ids(lines: Sequence[str], vocab_size: int) -> list[list[int]]:
+    """Of a vocabulary learnt from the lines, with [CLS] and [SEP], the shortest first, at most 512 tokens."""
+    from rembert_jax.tokenization import RemBertTokenizer, vocabulary
+
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary.train_vocabulary(iter(lines), f"{folder}/spm.model", vocab_size=vocab_size)
+        tokenizer = RemBertTokenizer(f"{folder}/spm.model")
+        return sorted((tokenizer.encode(line)[:512] for line in lines), key=len)
+
+
+def buckets(sentences: Sequence[list[int]], tokens: int) -> list[tuple[int, int, list[list[int]]]]:
+    """Batches (rows, length, sentences): as many rows of a bucket's length as make so many tokens, the last not filled."""
+    batches = []
+    for least, length in zip((0, *BUCKETS), BUCKETS, strict=False):
+        rows = max(1, tokens // length)
+        inside = [sentence for sentence in sentences if least < len(sentence) <= length]
+        batches += [(rows, length, inside[start : start + rows]) for start in range(0, len(inside), rows)]
+    return batches
+
+
+def ours(size: str, sentences: Sequence[list[int]], tokens: int) -> Callable[[], Any]:
+    """A pass over all sentences, their last hidden states on the host."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from rembert_jax.config import RemBertConfig
+    from rembert_jax.modeling.models import RemBertModel
+
+    model = RemBertModel(RemBertConfig(**SIZES[size]), add_pooling_layer=False)
+    params = jax.jit(lambda key: model.init(key, jnp.zeros((1, 2), jnp.int32)))(jax.random.key(0))
+    encode = jax.jit(lambda params, ids, mask: model.apply(params, ids, attention_mask=mask).last_hidden_state)
+    batches = []
+    for rows, length, inside in buckets(sentences, tokens):
+        ids, mask = np.zeros((2, rows, length), np.int32)
+        for row, sentence in enumerate(inside):
+            ids[row, : len(sentence)], mask[row, : len(sentence)] = sentence, 1
+        batches.append((ids, mask))
+    return lambda: [np.asarray(encode(params, ids, mask)) for ids, mask in batches]
+
+
+def theirs(size: str, sentences: Sequence[list[int]], tokens: int, compiled: bool) -> Callable[[], Any]:
+    """The same by PyTorch: as many sentences in a batch, padded to the longest of them."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.RemBertConfig(**SIZES[size])
+    model: Any = transformers.RemBertModel(config, add_pooling_layer=False).eval()
+    encode = torch.compile(model, dynamic=True) if compiled else model
+    batches = []
+    for _, _, inside in buckets(sentences, tokens):
+        longest = max(map(len, inside))
+        ids, mask = torch.zeros((2, len(inside), longest), dtype=torch.long)
+        for row, sentence in enumerate(inside):
+            ids[row, : len(sentence)], mask[row, : len(sentence)] = torch.tensor(sentence), 1
+        batches.append((ids, mask))
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return [encode(input_ids=ids, attention_mask=mask).last_hidden_state.numpy() for ids, mask in batches]
+
+    return run
+
+
+def measure(name: str, size: str, file: pathlib.Path, tokens: int, repeats: int) -> dict[str, Any]:
+    """What a child process finds out about one contender."""
+    sentences = json.loads(file.read_text(encoding="utf-8"))
+    run = ours(size, sentences, tokens) if name == OURS else theirs(size, sentences, tokens, name == COMPILED)
+    return {"seconds": timed(run, repeats), "peak_bytes": peak_bytes()}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown: a row for each contender, ours first."""
+    lines = [
+        f"| {result['sentences']:,} sentences, {result['tokens']:,} tokens | seconds | ours is faster | tokens/s | "
+        "peak memory (GiB) |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    ours = statistics.median(result["results"][OURS]["seconds"])
+    for name, values in result["results"].items():
+        if "failed" in values:
+            lines.append(f"| {name} | {values['failed']} | | | |")
+            continue
+        seconds = statistics.median(values["seconds"])
+        lines.append(
+            f"| {name} | {seconds:.3g} | {seconds / ours:.2f}x | {result['tokens'] / seconds:,.0f} | "
+            f"{values['peak_bytes'] / 2**30:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--path", default="", help="text files, a text a line, with {language} in the name")
+    parser.add_argument("--size", choices=SIZES, default="released")
+    parser.add_argument("--sentences", type=int, default=256)
+    parser.add_argument("--vocab_size", type=int, default=500, help="pieces to learn from the sentences")
+    parser.add_argument("--tokens", type=int, default=1024, help="about how many make a batch")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", type=pathlib.Path, help="JSON file to write")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    flags = parser.parse_args(arguments)
+    if flags.child:
+        name, file = flags.child
+        print(json.dumps(measure(name, flags.size, pathlib.Path(file), flags.tokens, flags.repeats)))
+        return
+    sentences = token_ids(lines_of(flags.path, flags.sentences), flags.vocab_size)
+    compared = bool(util.find_spec("torch") and util.find_spec("transformers"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "sentences.json"
+        file.write_text(json.dumps(sentences), encoding="utf-8")
+        options = [f"--size={flags.size}", f"--tokens={flags.tokens}", f"--repeats={flags.repeats}"]
+        results = {
+            name: in_a_process(__file__, [*options, "--child", name, str(file)], timeout=1800.0)
+            for name in ((OURS, PLAIN, COMPILED) if compared else (OURS,))
+        }
+    result = {
+        "benchmark": "inference",
+        "size": flags.size,
+        **machine(),
+        "sentences": len(sentences),
+        "tokens": sum(map(len, sentences)),
+        "padded_tokens": sum(rows * length for rows, length, _ in buckets(sentences, flags.tokens)),
+        "shapes": sorted({(rows, length) for rows, length, _ in buckets(sentences, flags.tokens)}),
+        "results": results,
+    }
+    print(table(result))
+    if not compared:
+        print("PyTorch or transformers is not installed: not compared")
+    if flags.output:
+        flags.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
