@@ -7,6 +7,7 @@ same command again goes on where it stopped. `--sweep_index=3` runs one member o
 
 import os
 import re
+import signal
 import sys
 from typing import Any
 
@@ -25,14 +26,17 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from rembert_jax.errors import RemBertError
-from rembert_jax.experiments import sweep
-from rembert_jax.training import trainer, writers
+from rembert_jax.experiments import compile_cache, run, sweep
+from rembert_jax.training import hooks, writers
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with an optional :argument.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
 _SWEEP_INDEX = flags.DEFINE_integer("sweep_index", None, "Member of the config file's sweep() to run, from 0.")
 _SHARED = flags.DEFINE_string(
     "shared", None, "Folder for what several runs have in common: vocabulary, tokenised text."
+)
+_COMPILE_CACHE = flags.DEFINE_string(
+    "compile_cache", "", "Folder for compiled programs, by default in the user's cache folder; off keeps none."
 )
 
 _overrides: dict[str, Any] = {}
@@ -102,8 +106,15 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     writers.log_to_terminal()
+    compile_cache.keep_compiled(_COMPILE_CACHE.value)
     try:
-        trainer.run(_CONFIG.value.to_dict(), _WORKDIR.value or "", shared=_SHARED.value or "")
+        run.run(_CONFIG.value.to_dict(), _WORKDIR.value or "", shared=_SHARED.value or "")
+    except hooks.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signal_number)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except RemBertError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -64,7 +64,12 @@ def ours(size: str, sentences: Sequence[list[int]], tokens: int) -> Callable[[],
 
     model = RemBertModel(RemBertConfig(**SIZES[size]), add_pooling_layer=False)
     params = jax.jit(lambda key: model.init(key, jnp.zeros((1, 2), jnp.int32)))(jax.random.key(0))
-    encode = jax.jit(lambda params, ids, mask: model.apply(params, ids, attention_mask=mask).last_hidden_state)
+
+    @jax.jit
+    def encode(params: Any, ids: Any, mask: Any) -> jax.Array:
+        output: Any = model.apply(params, ids, attention_mask=mask)
+        return output.last_hidden_state
+
     batches = []
     for rows, length, inside in buckets(sentences, tokens):
         ids, mask = np.zeros((2, rows, length), np.int32)

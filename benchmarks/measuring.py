@@ -9,7 +9,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 
@@ -35,7 +36,12 @@ def machine() -> dict[str, Any]:
 
 
 def in_a_process(
-    script: str, arguments: Sequence[str], *, python: str = sys.executable, timeout: float = 600.0, **variables: str
+    script: str,
+    arguments: Sequence[str],
+    *,
+    python: str = sys.executable,
+    timeout: float = 600.0,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The JSON of the last line that a script prints in a process of its own, or what went wrong as "failed".
 

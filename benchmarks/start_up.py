@@ -26,7 +26,7 @@ import train_step  # noqa: E402
 from measuring import in_a_process, machine  # noqa: E402
 
 POINTS = {
-    "imported": "`rembert_jax.training.trainer` is imported",
+    "imported": "`rembert_jax.experiments.run` is imported",
     "built": "the state is made",
     "first": "the first step is done",
     "second": "the second step is done",
@@ -35,7 +35,7 @@ POINTS = {
 
 def measure(size: str) -> dict[str, float]:
     """What a child process finds out: seconds until each of `POINTS`."""
-    import rembert_jax.training.trainer  # noqa: F401
+    import rembert_jax.experiments.run  # noqa: F401
 
     found = {"imported": time.perf_counter() - START}
     step = train_step.our_step(size, "float32")
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
         for state in ("empty", "filled"):
-            found = in_a_process(__file__, [f"--size={flags.size}", "--child"], **variables)
+            found = in_a_process(__file__, [f"--size={flags.size}", "--child"], variables=variables)
             if "failed" in found:
                 raise SystemExit(found["failed"])
             result[state] = found

@@ -89,38 +89,33 @@ def products(size: str) -> list[tuple[int, int, int]]:
 
 def our_step(size: str, dtype: str, batches: Iterator[dict[str, Any]] | None = None) -> Callable[[], Any]:
     """As the trainer compiles it, on one batch again and again or on the next of `batches`."""
-    import flax.linen as nn
-    import jax
-    import jax.numpy as jnp
-
     from rembert_jax import sharding
     from rembert_jax.config import Execution, RemBertConfig
-    from rembert_jax.modeling.models import RemBertForMaskedLM
-    from rembert_jax.training import objectives, train_state
-    from rembert_jax.training.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
-    from rembert_jax.training.train_step import make_train_step
+    from rembert_jax.data.pipeline import DataConfig
+    from rembert_jax.training import program
+    from rembert_jax.training.optimizer import OptimizerConfig
+    from rembert_jax.training.settings import TrainingConfig
 
-    config = RemBertConfig(**SIZES[size]["model"])
-    model = RemBertForMaskedLM(config, Execution(scan_layers=False, compute_dtype=dtype))  # pyright: ignore
-    optimizer = OptimizerConfig(learning_rate=1e-4)
-    tx, schedule = make_optimizer(optimizer, 1000), learning_rate_schedule(optimizer, 1000)
+    rows, length, predictions = SIZES[size]["batch"]
     mesh = sharding.make_mesh(sharding.MeshConfig())
-
-    def init(key: jax.Array) -> Any:
-        return model.init({"params": key}, jnp.zeros((1, 2), jnp.int32))["params"]
-
-    with jax.set_mesh(mesh), nn.logical_axis_rules(list(sharding.LOGICAL_RULES)):
-        shardings = train_state.state_shardings(init, tx, mesh)
-        state = train_state.create(init, tx, 0, shardings)
-        step = make_train_step(objectives.masked_lm(model), tx, seed=0, accumulation=1, schedule=schedule)
-        compiled = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    made = program.pretraining(
+        RemBertConfig(**SIZES[size]["model"]),
+        execution=Execution(scan_layers=False, compute_dtype=dtype),  # pyright: ignore[reportArgumentType]
+        data=DataConfig(source="synthetic", seq_length=length, max_predictions=predictions),
+        optimizer=OptimizerConfig(learning_rate=1e-4),
+        training=TrainingConfig(batch_size=rows, steps=1000),
+        seed=0,
+        mesh=mesh,
+    )
+    with made.on_mesh():
+        state = made.create()
         same = sharding.to_global(batch_of(size), mesh)
 
     def run() -> float:
         nonlocal state
-        with jax.set_mesh(mesh), nn.logical_axis_rules(list(sharding.LOGICAL_RULES)):
+        with made.on_mesh():
             batch = sharding.to_global(next(batches), mesh) if batches else same
-            state, sums = compiled(state, batch)
+            state, sums = made.step(state, batch)
         return float(sums["loss"] / sums["weight"])
 
     return run

@@ -9,7 +9,7 @@ import ml_collections
 
 from rembert_jax import schema
 from rembert_jax.config import RemBertConfig
-from rembert_jax.training import settings
+from rembert_jax.experiments import settings
 
 FROM_VOCABULARY = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
 """Fields of the model that a run reads from its vocabulary."""

@@ -28,8 +28,14 @@ class Mutation(NamedTuple):
 
 
 OBJECTIVES, DROPOUT = "tests/training/test_objectives.py", "tests/modeling/test_dropout.py"
-JOBS, SEEDS = "tests/training/test_jobs.py", "tests/training/test_seeds.py"
-TRAINER, PREPARATION = "tests/training/test_trainer.py", "tests/training/test_preparation.py"
+TUNING = "experiments/fine_tuning.py"
+STAGE, SEEDS = "tests/experiments/test_stage.py", "tests/experiments/test_seeds.py"
+RUN, RUN_VOCABULARY = "tests/experiments/test_run.py", "tests/experiments/test_vocabulary.py"
+PROGRAM, AGAIN, STOP = (
+    "tests/experiments/test_program.py",
+    "tests/experiments/test_again.py",
+    "tests/experiments/test_stop.py",
+)
 OPTIMIZER, EVALUATORS = "tests/training/test_optimizer.py", "tests/training/test_evaluators.py"
 LAYERS = "tests/modeling/test_models.py tests/interop/test_huggingface.py tests/training/test_checkpoint.py"
 REPORT, TF1 = "tests/reports/test_report.py", "tests/interop/test_tf1_checkpoint.py"
@@ -39,7 +45,7 @@ MIXTURE, PACKING = "tests/data/test_mixture.py", "tests/data/test_packing.py"
 MASKING = "tests/data/test_masking.py"
 ATTENTION, LOSS = "tests/ops/test_attention.py", "tests/ops/test_vocabulary_loss.py"
 GRADIENTS = "tests/training/test_gradients.py"
-PRECISION, MESH = "tests/training/test_precision.py", "tests/training/test_mesh_runs.py"
+PRECISION, MESH = "tests/training/test_precision.py", "tests/experiments/test_mesh_runs.py"
 LATE = "deterministic=deterministic"
 MUTATIONS = [
     # What an objective sees.
@@ -61,12 +67,12 @@ MUTATIONS = [
     Mutation("ops/attention.py", "weights if dropout is None else dropout(weights)", "weights", ATTENTION),
     Mutation("modeling/embeddings.py", f"Dropout(c.hidden_dropout_prob)(x, {LATE})", "x", DROPOUT),
     # From a config to what a process trains on.
-    Mutation("training/jobs.py", "config.training.batch_size // jax.process_count()", "config.training.batch_size", JOBS),
-    Mutation("training/jobs.py", '"process_index": jax.process_index()', '"process_index": 0', JOBS),
-    Mutation("training/jobs.py", '"seed": config.seed', '"seed": 0', JOBS),
-    Mutation("training/trainer.py", "seed=self.config.seed", "seed=0", SEEDS),
-    Mutation("training/trainer.py", "self.tx, self.config.seed", "self.tx, 0", SEEDS),
-    Mutation("training/trainer.py", "accumulation=self.config.optimizer.accumulation", "accumulation=1", SEEDS),
+    Mutation("experiments/stage.py", "config.training.batch_size // jax.process_count()", "config.training.batch_size", STAGE),
+    Mutation("experiments/stage.py", '"process_index": jax.process_index()', '"process_index": 0', STAGE),
+    Mutation("experiments/stage.py", '"seed": config.seed', '"seed": 0', STAGE),
+    Mutation("training/program.py", "seed=self.seed", "seed=0", SEEDS),
+    Mutation("training/program.py", "self.tx, self.seed", "self.tx, 0", SEEDS),
+    Mutation("training/program.py", "accumulation=self.optimizer.accumulation", "accumulation=1", SEEDS),
     Mutation("training/train_step.py", "jax.random.fold_in(key, index)", "key", SEEDS),
     Mutation("training/train_step.py", "if parts(COPIES) == 1:", "if True:", GRADIENTS),
     Mutation("training/train_step.py", "jnp.where(healthy, a, b), new", "jnp.where(state.healthy, a, b), new",
@@ -89,28 +95,37 @@ MUTATIONS = [
     Mutation("training/evaluators.py", "logits(params, batch).argmax(-1)", "logits(params, batch).argmin(-1)", EVALUATORS),
     Mutation("training/evaluators.py", "np.concatenate(predictions)[: len(features)]",
              "np.concatenate(predictions)[-len(features) :]", EVALUATORS),
-    Mutation("training/jobs.py", "data.eval_split)", "data.train_split)", JOBS),
-    Mutation("training/jobs.py", "task_config.dev_split, task_config.max_eval_examples",
-             "task_config.test_split, task_config.max_eval_examples", JOBS),
-    Mutation("training/jobs.py", "task_config.test_split, task_config.max_eval_examples",
-             "task_config.dev_split, task_config.max_eval_examples", JOBS),
-    Mutation("training/jobs.py", "task_config.dev_split, task_config.max_eval_examples", "task_config.dev_split", JOBS),
-    Mutation("training/jobs.py", "task_config.test_split, task_config.max_eval_examples", "task_config.test_split", JOBS),
-    Mutation("training/jobs.py", "task_config.train_split, task_config.max_train_examples", "task_config.train_split", JOBS),
-    Mutation("training/jobs.py", "config.training.epochs * per_epoch", "config.training.epochs * len(train)", JOBS),
-    Mutation("training/jobs.py", "config.training.epochs * per_epoch", "per_epoch", JOBS),
-    Mutation("training/jobs.py", "per_epoch = len(train) // config.training.batch_size",
-             "per_epoch = -(-len(train) // config.training.batch_size)", JOBS),
+    Mutation("experiments/pretraining.py", "data.eval_split)", "data.train_split)", STAGE),
+    Mutation(TUNING, "task_config.dev_split, task_config.max_eval_examples",
+             "task_config.test_split, task_config.max_eval_examples", STAGE),
+    Mutation(TUNING, "task_config.test_split, task_config.max_eval_examples",
+             "task_config.dev_split, task_config.max_eval_examples", STAGE),
+    Mutation(TUNING, "task_config.dev_split, task_config.max_eval_examples", "task_config.dev_split", STAGE),
+    Mutation(TUNING, "task_config.test_split, task_config.max_eval_examples", "task_config.test_split", STAGE),
+    Mutation(TUNING, "task_config.train_split, task_config.max_train_examples", "task_config.train_split", STAGE),
+    Mutation(TUNING, "epochs * (len(train) // batch_size)", "epochs * len(train)", STAGE),
+    Mutation(TUNING, "config.training.epochs * (len(train) // batch_size)", "len(train) // batch_size", STAGE),
+    Mutation(TUNING, "(len(train) // batch_size)", "-(-len(train) // batch_size)", STAGE),
     Mutation("reports/report.py", 'if language != labelled]', "]", REPORT),
     Mutation("reports/report.py", "/ len(others)", "", REPORT),
     Mutation("reports/report.py", "results[comparison.pretrained], results[comparison.scratch]",
              "results[comparison.scratch], results[comparison.pretrained]", REPORT),
     Mutation("reports/report.py", 'for column in COLUMNS\n        ]', "for column in COLUMNS[::-1]\n        ]", REPORT),
-    Mutation("training/trainer.py", "tokens / (seconds * timed)", "tokens / seconds", SEEDS),
-    Mutation("training/trainer.py", "self.stopwatch.tick(step)\n                tokens = 0", "self.stopwatch.tick(step)",
-             SEEDS),
-    Mutation("training/trainer.py", "window, tokens = [], 0", "window = []", SEEDS),
-    Mutation("training/trainer.py", "value > best", "value >= best", TRAINER),
+    Mutation("training/hooks.py", "/ (seconds * timed)", "/ seconds", SEEDS),
+    Mutation("training/hooks.py", "            self._counted_tokens = self.feed.tokens\n", "", SEEDS),
+    Mutation("training/hooks.py", "self._window, self._counted_tokens = {}, [], self.feed.tokens",
+             "self._window, self._counted_tokens = {}, [], 0", SEEDS),
+    Mutation("training/program.py", ".argmax(-1)", ".argmin(-1)", PROGRAM),
+    Mutation("training/program.py", "rows, length, slots = training.batch_size, data.seq_length",
+             "rows, length, slots = training.batch_size, 2 * data.seq_length", PROGRAM),
+    Mutation("training/program.py", "frozen(self.optimizer, params)", "jax.tree.map(lambda _: False, params)", RUN),
+    Mutation("experiments/run.py", " or _outdated(config, folder):", ":", AGAIN),
+    Mutation("experiments/run.py", "or trained or", "or", AGAIN),
+    Mutation("experiments/run.py", "checkpoint.find(source)) != came_from", "checkpoint.find(source)) == came_from", AGAIN),
+    Mutation("experiments/run.py", "if not (several and stage.task):", "if not several:", AGAIN),
+    Mutation("experiments/run.py", 'store.manifest().get("run", manifest["run"])', 'manifest["run"]', STOP),
+    Mutation("training/hooks.py", "            self._save.save(step, state)\n", "            pass\n", STOP),
+    Mutation("training/hooks.py", "value > best", "value >= best", RUN),
     # Files.
     Mutation("interop/names.py", '"bert/encoder/layer_{i}/attention/self/query"',
              '"bert/encoder/layer_{i}/attention/self/value"', TF1),
@@ -137,21 +152,21 @@ MUTATIONS = [
     Mutation("ops/vocabulary_loss.py", "target = jax.lax.psum(target, axis)", "target = target", LOSS),
     Mutation("ops/vocabulary_loss.py", "of_features = jax.lax.psum(of_features, split.vocabulary)", "pass", LOSS),
     Mutation("ops/vocabulary_loss.py", "constant_values=jnp.finfo(jnp.float32).min", "constant_values=0.0", LOSS),
-    Mutation("training/preparation.py", "sharding.check_heads(model.num_attention_heads, mesh)", "pass", MESH),
+    Mutation("experiments/stages.py", "sharding.check_heads(model.num_attention_heads, mesh)", "pass", MESH),
     # Vocabulary and ids.
     Mutation("tokenization/vocabulary.py", 'model_type="unigram",', 'model_type="unigram", normalization_rule_name="identity",',
              VOCABULARY),
     Mutation("tokenization/vocabulary.py", "user_defined_symbols=list(user_defined_symbols)", "user_defined_symbols=[]",
              VOCABULARY),
-    Mutation("training/preparation.py", "config.data.alpha)", "1.0)", PREPARATION),
-    Mutation("training/preparation.py", "user_defined_symbols=config.tokenizer.user_defined_symbols,", "", PREPARATION),
-    Mutation("training/preparation.py", "character_coverage=config.tokenizer.character_coverage,", "", PREPARATION),
-    Mutation("training/preparation.py", "total, config.seed)", "total, 0)", PREPARATION),
-    Mutation("training/preparation.py", '"bos_token_id": tokenizer.cls_token_id', '"bos_token_id": tokenizer.sep_token_id',
-             PREPARATION),
-    Mutation("training/preparation.py", '"eos_token_id": tokenizer.sep_token_id', '"eos_token_id": tokenizer.cls_token_id',
-             PREPARATION),
-    Mutation("training/preparation.py", '"pad_token_id": tokenizer.pad_token_id', '"pad_token_id": 0', PREPARATION),
+    Mutation("experiments/vocabulary.py", "config.data.alpha)", "1.0)", RUN_VOCABULARY),
+    Mutation("experiments/vocabulary.py", "user_defined_symbols=config.tokenizer.user_defined_symbols,", "", RUN_VOCABULARY),
+    Mutation("experiments/vocabulary.py", "character_coverage=config.tokenizer.character_coverage,", "", RUN_VOCABULARY),
+    Mutation("experiments/vocabulary.py", "total, config.seed)", "total, 0)", RUN_VOCABULARY),
+    Mutation("experiments/architecture.py", '"bos_token_id": tokenizer.cls_token_id', '"bos_token_id": tokenizer.sep_token_id',
+             RUN_VOCABULARY),
+    Mutation("experiments/architecture.py", '"eos_token_id": tokenizer.sep_token_id', '"eos_token_id": tokenizer.cls_token_id',
+             RUN_VOCABULARY),
+    Mutation("experiments/architecture.py", '"pad_token_id": tokenizer.pad_token_id', '"pad_token_id": 0', RUN_VOCABULARY),
     Mutation("tasks/base.py", "constant_values=self.tokenizer.pad_token_id", "constant_values=0", "tests/tasks/test_tasks.py"),
     Mutation("data/pipeline.py", "constant_values=tokenizer.pad_token_id", "constant_values=0", PIPELINE),
     Mutation("data/pipeline.py", '"pad_id": tokenizer.pad_token_id', '"pad_id": 0', PIPELINE),

@@ -3,16 +3,17 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from experiments.runs import on_one_device
 from test_configs import text_and_tags
-from training.runs import on_one_device
 
 from configs import ablations
 from rembert_jax import schema, tree
 from rembert_jax.config import RemBertConfig
+from rembert_jax.experiments import run
+from rembert_jax.experiments.settings import ExperimentConfig
 from rembert_jax.modeling.models import RemBertForMaskedLM
-from rembert_jax.training import checkpoint, trainer
+from rembert_jax.training import checkpoint
 from rembert_jax.training.optimizer import check_names
-from rembert_jax.training.settings import ExperimentConfig
 
 # Of these rows the paper's numbers fit only if the pooler is counted.
 WITH_POOLER = {"hidden_1024", "english_coupled"}
@@ -93,7 +94,7 @@ def test_frozen_names_are_parameters():
 def test_rows_are_trained_tagged_and_dropped(row, tmp_path, monkeypatch):
     on_one_device(monkeypatch)
     config = ablations.get_config(f"row={row},smoke,{text_and_tags(tmp_path)}").to_dict()
-    results = trainer.run(config, tmp_path / "run")
+    results = run.run(config, tmp_path / "run")
     assert results["tagging"]["parameters"]["output_head"] == 0 < results["pretrain"]["parameters"]["output_head"]
     folders = [checkpoint.find(tmp_path / "run" / stage) for stage in ("pretrain", "tagging")]
     manifests = [checkpoint.read_manifest(folder)["model"] for folder in folders]

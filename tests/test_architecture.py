@@ -142,15 +142,24 @@ def test_other_frameworks_are_imported_by_interop_only():
     assert offences == []
 
 
-def test_inside_the_package_nothing_but_command_lines_imports_the_trainer():
-    users = {m for m, names in IMPORTS.items() if any(is_within(n, {"rembert_jax.training.trainer"}) for n, _ in names)}
-    assert {part_of(user) for user in users} <= {"tools"}, sorted(users)
+def test_the_program_is_apart_from_data_devices_and_checkpoints():
+    strange = {"rembert_jax.training.checkpoint", "rembert_jax.training.feed", "rembert_jax.experiments", "grain"}
+    reached, left = set(), ["rembert_jax.training.program"]
+    while left:
+        module = left.pop()
+        reached.add(module)
+        left += [name for name, _ in IMPORTS[module] if part_of(name) == "training" and name not in reached]
+    found = {name for module in reached for name, _ in IMPORTS[module] if is_within(name, strange)}
+    assert not found
 
 
 def test_programs_import_training_and_config_files_at_most_the_sections():
     sweeps = {"rembert_jax.experiments.sweep"}
-    sections = {"rembert_jax.config", "rembert_jax.schema", "rembert_jax.training.settings"}
-    allowed = {"train.py": {"rembert_jax.errors", "rembert_jax.training", *sweeps}, "common.py": sections}
+    sections = {"rembert_jax.config", "rembert_jax.schema", "rembert_jax.experiments.settings"}
+    allowed = {
+        "train.py": {"rembert_jax.errors", "rembert_jax.training", "rembert_jax.experiments"},
+        "common.py": sections,
+    }
     assert PROGRAMS
     for path in PROGRAMS:
         targets = {name for name, _ in imports(path) if is_within(name, {"rembert_jax", *JAX})}
@@ -190,7 +199,7 @@ def test_training_starts_without_other_frameworks():
     # Refused rather than looked for afterwards: tensorboardX takes PyTorch along wherever it is installed.
     refused = sorted(FRAMEWORKS | {"tensorflow_datasets", "wandb"})
     code = (
-        f"import sys; sys.modules.update(dict.fromkeys({refused})); import rembert_jax.training.trainer; "
+        f"import sys; sys.modules.update(dict.fromkeys({refused})); import rembert_jax.experiments.run; "
         "print(*sorted({name.partition('.')[0] for name in sys.modules}), sep='\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)

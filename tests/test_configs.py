@@ -19,13 +19,14 @@ from rembert_jax.config import RemBertConfig
 from rembert_jax.data import synthetic
 from rembert_jax.data.pipeline import DataConfig
 from rembert_jax.errors import RemBertError
+from rembert_jax.experiments.settings import ExperimentConfig
 from rembert_jax.modeling.models import RemBertForMaskedLM
 from rembert_jax.reports import report
 from rembert_jax.reports.plots import read_metrics
 from rembert_jax.tasks.base import TaskConfig
 from rembert_jax.training import checkpoint
 from rembert_jax.training.optimizer import OptimizerConfig
-from rembert_jax.training.settings import ExperimentConfig, TrainingConfig
+from rembert_jax.training.settings import TrainingConfig
 
 FILES = sorted(
     str(path.relative_to(ROOT / "configs")) for path in (ROOT / "configs").rglob("*.py") if path.name != "common.py"

@@ -15,8 +15,9 @@ from helpers import ROOT, TINY_PRETRAINING, process_environment, real_tokenizer,
 from interop import tf1_release
 
 from rembert_jax import RemBertConfig, RemBertModel, save_pretrained
+from rembert_jax.experiments import run
 from rembert_jax.tools import convert
-from rembert_jax.training import checkpoint, trainer
+from rembert_jax.training import checkpoint
 
 TEXT = (ROOT / "docs" / "interop.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -44,7 +45,7 @@ def folder(made_once, random_params):
         params = random_params(model, jax.ShapeDtypeStruct((2, 4), jnp.int32))
         save_pretrained(model, params, root / "hf", real_tokenizer())
         changes = {"training.steps": 1, "optimizer.warmup_steps": 0, "data.eval_texts": 2}
-        trainer.run(with_changes(TINY_PRETRAINING, changes), root / "runs" / "pretrain")
+        run.run(with_changes(TINY_PRETRAINING, changes), root / "runs" / "pretrain")
         if has("tensorflow"):
             tf1_release.write({root / "tf1" / "rembert.ckpt": tf1_release.variables()})
 

@@ -26,7 +26,7 @@ from helpers import (
 import train
 from rembert_jax.errors import RemBertError
 from rembert_jax.experiments import sweep
-from rembert_jax.training import checkpoint, trainer
+from rembert_jax.training import checkpoint
 
 STEPS, EVERY = 120, 20
 
@@ -151,7 +151,8 @@ def test_only_what_the_package_refuses_is_cut_to_one_line(monkeypatch, error, sh
     def run(config, workdir, *, shared):
         raise error
 
-    monkeypatch.setattr(trainer, "run", run)
+    monkeypatch.setattr(train.run, "run", run)
+    monkeypatch.setattr(train, "_COMPILE_CACHE", SimpleNamespace(value=""))
     monkeypatch.setattr(train.writers, "log_to_terminal", lambda: None)
     monkeypatch.setattr(train, "_CONFIG", SimpleNamespace(value=SimpleNamespace(to_dict=dict)))
     monkeypatch.setattr(train, "_WORKDIR", SimpleNamespace(value="run"))

@@ -12,7 +12,7 @@ from typing import Any
 from rembert_jax.errors import RemBertError
 from rembert_jax.reports.plots import read_metrics
 
-CONFIG_FILE, RESULTS_FILE, METRICS_FILE = "config.json", "results.json", "metrics.jsonl"
+CONFIG_FILE, RESULTS_FILE, METRICS_FILE = "resolved_config.json", "results.json", "metrics.jsonl"
 EXPERIMENT_FILE = "experiment.json"
 """In the folder of a run of several stages: their names, in order."""
 SWEEP_FILE = "sweep.json"

@@ -28,9 +28,10 @@ from rich.live import Live
 
 from rembert_jax import schema
 from rembert_jax.errors import RemBertError
-from rembert_jax.experiments import manifests, sweep
+from rembert_jax.experiments import manifests, stages, sweep
+from rembert_jax.experiments import workdir as folders
 from rembert_jax.reports.runs import LOG_FILE, RESULTS_FILE, SWEEP_FILE, failure
-from rembert_jax.training import preparation, timing
+from rembert_jax.training import timing
 from rembert_jax.training.writers import write_file
 
 PROGRAM = pathlib.Path(__file__).absolute().parents[2] / "train.py"
@@ -89,8 +90,8 @@ def prepare(specification: str, workdir: str, flags: Sequence[str]) -> Launch:
             config = sweep.member_config(specification, member)
             for name in common:  # Their values are checked by `train.py`, which knows how to read them.
                 sweep.value_of(config, name)
-            stages, comparisons = preparation.parse(config.to_dict())
-            written = [str(pathlib.PurePath(stage, RESULTS_FILE)) for stage in stages]
+            parsed, comparisons = stages.parse(config.to_dict())
+            written = [str(pathlib.PurePath(stage, RESULTS_FILE)) for stage in parsed]
             results.append(written + [RESULTS_FILE] * bool(comparisons))
         except RemBertError as error:
             raise sweep.SweepError(f"member {index} ({sweep.describe(member)}): {error}") from error
@@ -122,14 +123,14 @@ def claim(launch: Launch) -> None:
         schema.to_json({"config": launch.specification, "flags": launch.flags, "members": launch.members})
     )
     if path.is_file():
-        old = preparation.read_json(path)
+        old = folders.read_json(path)
         count = len(old["members"])
         old["members"], grown = dict(enumerate(old["members"])), dict(enumerate(wanted["members"][:count]))
         if changed := schema.differences(old, {**wanted, "members": grown}):
             raise sweep.SweepError(
                 f"{workdir} holds another sweep; choose another --workdir\n  " + "\n  ".join(changed)
             )
-    preparation.make_workdir(workdir)
+    folders.make(workdir)
     write_file(path, schema.to_json(wanted))
 
 

@@ -1,8 +1,8 @@
 """Checkpoints of a run: training state, data iterator, manifest. The only file that imports orbax.
 
 A run's folder holds `checkpoints/<step>` (to resume), `best/<step>` (fine-tuning: the parameters chosen on the training
-language's development set), `sentencepiece.model` with `vocabulary.json` (how it was made), and `config.json`. Orbax commits
-a step by renaming, so a killed process leaves the previous step intact.
+language's development set), `sentencepiece.model` with `vocabulary.json` (how it was made), and `resolved_config.json`.
+Orbax commits a step by renaming, so a killed process leaves the previous step intact.
 """
 
 from __future__ import annotations
@@ -117,6 +117,11 @@ def read_manifest(step_folder: pathlib.Path) -> dict[str, Any]:
     """The manifest saved with a checkpoint: resolved config, tokenizer hash, versions."""
     metadata: Any = ocp.metadata(str(step_folder))
     return dict(metadata.custom_metadata or {})
+
+
+def origin(step_folder: pathlib.Path) -> dict[str, Any]:
+    """What tells a checkpoint from others that lay at its place: the run that made it, and its step."""
+    return {"run": read_manifest(step_folder).get("run", ""), "step": int(step_folder.name)}
 
 
 def save_params(folder: epath.PathLike, params: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
@@ -239,7 +244,7 @@ def _loadable(
     ]
     if wrong:
         raise CheckpointError(
-            f"{step_folder}: shapes differ; make section `model` equal to the checkpoint's config.json, or, where only the "
+            f"{step_folder}: shapes differ; make section `model` equal to that of the run it is from, or, where only the "
             "number of layers differs, set drop_top_layers\n  " + "\n  ".join(wrong)
         )
     fresh, dropped = ([name for name in side if name not in loaded] for side in (wanted, stored))
@@ -248,7 +253,7 @@ def _loadable(
     if strange:
         raise CheckpointError(
             f"{step_folder}: only one of checkpoint and model has {', '.join(strange[:6])}"
-            f"{' …' if len(strange) > 6 else ''}; make section `model` equal to the checkpoint's config.json"
+            f"{' …' if len(strange) > 6 else ''}; make section `model` equal to that of the run it is from"
         )
     if head := [name for name in fresh if name.startswith(f"{OUTPUT_HEAD}/")]:
         raise CheckpointError(

@@ -15,7 +15,7 @@ from rembert_jax.data.pipeline import batch_rows
 from rembert_jax.tasks.base import Example, Task
 from rembert_jax.training.metrics import means
 from rembert_jax.training.train_state import Params
-from rembert_jax.training.train_step import Batch, Objective
+from rembert_jax.training.train_step import Batch, Sums
 
 Metrics = dict[str, dict[str, float]]
 """Language to metric to value; "average" is the mean over languages."""
@@ -40,17 +40,14 @@ class MaskedLMEvaluator:
     """Loss (nats) and accuracy of masked tokens on fixed batches of each language."""
 
     def __init__(
-        self, objective: Objective, batches: Mapping[str, Sequence[Features]], mesh: Mesh, place: Place
+        self, predict: Callable[[Params, Batch], Sums], batches: Mapping[str, Sequence[Features]], place: Place
     ) -> None:
-        self._batches, self._place = batches, place
-        self._step = jax.jit(
-            lambda params, batch: objective(params, batch, None), out_shardings=NamedSharding(mesh, PartitionSpec())
-        )
+        self._predict, self._batches, self._place = predict, batches, place
 
     def __call__(self, params: Params) -> Metrics:
         """Metrics by language."""
         return {
-            language: means([self._step(params, self._place(batch)) for batch in batches])
+            language: means([self._predict(params, self._place(batch)) for batch in batches])
             for language, batches in self._batches.items()
         }
 
@@ -116,15 +113,12 @@ class RetrievalEvaluator:
 
 
 class TaskEvaluator:
-    """Task metrics on whole splits; one compiled predict function serves all languages."""
+    """Task metrics on whole splits; one compiled function predicts the classes of all languages."""
 
     def __init__(
-        self, task: Task, logits: Callable[[Params, Any], jax.Array], *, batch_size: int, mesh: Mesh, place: Place
+        self, task: Task, predict: Callable[[Params, Batch], jax.Array], *, batch_size: int, place: Place
     ) -> None:
-        self._task, self._batch_size, self._place = task, batch_size, place
-        self._predict = jax.jit(
-            lambda params, batch: logits(params, batch).argmax(-1), out_shardings=NamedSharding(mesh, PartitionSpec())
-        )
+        self._task, self._predict, self._batch_size, self._place = task, predict, batch_size, place
         self._features: dict[int, list[Features]] = {}
 
     def __call__(self, params: Params, examples: Mapping[str, Sequence[Example]]) -> Metrics:

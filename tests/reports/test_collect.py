@@ -31,7 +31,7 @@ def write_run(folder, seed, loss, accuracy, *, width=32, rate=0.1, finished=STAG
             "optimizer": {"learning_rate": rate},
             "training": {"steps": 4},
         }
-        (folder / stage / "config.json").write_text(json.dumps(config))
+        (folder / stage / "resolved_config.json").write_text(json.dumps(config))
         lines = [json.dumps({"step": step, "dev/average/loss": loss + 1.0 / step}) for step in (2, 4)]
         (folder / stage / "metrics.jsonl").write_text("\n".join(lines))
         if stage not in finished:
@@ -149,7 +149,7 @@ def test_simple_runs_are_found_too(tmp_path):
     for seed in (0, 1):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        (folder / "config.json").write_text(json.dumps({"seed": seed, "optimizer": {"learning_rate": 0.1}}))
+        (folder / "resolved_config.json").write_text(json.dumps({"seed": seed, "optimizer": {"learning_rate": 0.1}}))
         (folder / "results.json").write_text(json.dumps({"test": {"average": {"loss": 2.0 + seed}}, "seconds": 1.0}))
     table = collect.make_table(runs.find_runs(tmp_path))
     assert table.metrics == ["average/loss"] and table.cells[(), (), "average/loss"].values == {0: 2.0, 1: 3.0}

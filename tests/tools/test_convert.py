@@ -17,8 +17,9 @@ from rembert_jax import (
     save_pretrained,
 )
 from rembert_jax.errors import RemBertError
+from rembert_jax.experiments import run as runs
 from rembert_jax.tools import convert
-from rembert_jax.training import checkpoint, trainer
+from rembert_jax.training import checkpoint
 from rembert_jax.tree import flatten
 
 IDS = jax.ShapeDtypeStruct((2, 4), jnp.int32)
@@ -113,7 +114,7 @@ def test_special_pieces_of_a_folder_reach_the_run(tiny_config, random_params, tm
         "masked_lm")  # fmt: skip
     assert RemBertTokenizer.from_pretrained(tmp_path / "jax").pad_token_id == 2
     changes = {"init_from": str(tmp_path / "jax"), **ONE_STEP, "tokenizer": {}, "model": {}}
-    trainer.run(with_changes(TINY_PRETRAINING, changes), tmp_path / "run")
+    runs.run(with_changes(TINY_PRETRAINING, changes), tmp_path / "run")
     assert RemBertTokenizer.from_pretrained(tmp_path / "run").pad_token_id == 2
     assert checkpoint.read_manifest(checkpoint.find(tmp_path / "run"))["model"]["pad_token_id"] == 2
 
@@ -141,7 +142,7 @@ def test_a_classifier_without_labels_needs_their_number(tiny_config, random_para
 def trained(tmp_path_factory):
     """A run of the trainer, one step long."""
     workdir = tmp_path_factory.mktemp("run")
-    trainer.run(with_changes(TINY_PRETRAINING, {**ONE_STEP}), workdir)
+    runs.run(with_changes(TINY_PRETRAINING, {**ONE_STEP}), workdir)
     return workdir
 
 
@@ -163,7 +164,7 @@ def test_training_goes_on_from_a_converted_checkpoint(trained, tmp_path):
         "tokenizer_sha256"
     ]  # fmt: skip
     changes = {"init_from": str(tmp_path / "jax"), **ONE_STEP, "tokenizer": {}, "model": {}}
-    trainer.run(with_changes(TINY_PRETRAINING, changes), tmp_path / "run")
+    runs.run(with_changes(TINY_PRETRAINING, changes), tmp_path / "run")
     assert checkpoint.can_resume(tmp_path / "run")
 
 
@@ -172,7 +173,7 @@ def test_masked_lm_training_does_not_go_on_from_a_random_head(trained, tmp_path)
         "--drop", "cls", "--init", "pooler")  # fmt: skip
     changes = {"init_from": str(tmp_path / "base"), **ONE_STEP, "tokenizer": {}, "model": {}}
     with pytest.raises(RemBertError, match=r"has no output head .* --head masked_lm --init cls"):
-        trainer.run(with_changes(TINY_PRETRAINING, changes), tmp_path / "run")
+        runs.run(with_changes(TINY_PRETRAINING, changes), tmp_path / "run")
 
 
 def test_the_command_line_reports_and_refuses_in_words(folder, tmp_path):

@@ -78,7 +78,7 @@ def test_a_sweep_killed_in_the_middle_ends_with_the_same_table(tmp_path):
 
     process = launch(config, killed, start_new_session=True)
     deadline = time.monotonic() + 200
-    while not (killed / "1" / "config.json").exists():
+    while not (killed / "1" / "resolved_config.json").exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)

@@ -169,5 +169,5 @@ def test_disabled_progress_is_silent():
 def test_messages_of_the_package_are_shown_once(package_logger, capsys):
     writers.log_to_terminal()
     writers.log_to_terminal()
-    logging.getLogger("rembert_jax.training.trainer").info("step %d", 3)
+    logging.getLogger("rembert_jax.training.hooks").info("step %d", 3)
     assert capsys.readouterr().err.count("step 3\n") == 1

@@ -5,10 +5,10 @@ import pathlib
 from typing import Any
 
 import pytest
+from experiments.runs import interrupt, on_one_device
 from helpers import TINY_PRETRAINING
-from training.runs import interrupt, on_one_device
 
-from rembert_jax.training import trainer
+from rembert_jax.experiments import run
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def pretrained(made_once) -> tuple[pathlib.Path, dict[str, Any]]:
     def fill(workdir):
         with pytest.MonkeyPatch.context() as patch:
             on_one_device(patch)
-            (workdir / "returned.json").write_text(json.dumps(trainer.run(TINY_PRETRAINING, workdir)))
+            (workdir / "returned.json").write_text(json.dumps(run.run(TINY_PRETRAINING, workdir)))
 
     workdir = made_once("pretrained", fill)
     return workdir, json.loads((workdir / "returned.json").read_text())
@@ -45,6 +45,6 @@ def interrupted(made_once) -> pathlib.Path:
 def no_training(one_device, monkeypatch) -> list[Any]:
     """Runs end where training would start; the states they would start from."""
     states = []
-    monkeypatch.setattr(trainer._Run, "_loop", lambda run, state: states.append(state))
-    monkeypatch.setattr(trainer._Run, "_finish", lambda run, state: {})
+    monkeypatch.setattr(run.trainer, "train", lambda program, feed, state, hooks: states.append(state) or state)
+    monkeypatch.setattr(run, "_finish", lambda *arguments: {})
     return states

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from helpers import TINY_PRETRAINING, with_changes
 
+from rembert_jax.experiments import pretraining
+from rembert_jax.experiments import run as runs
 from rembert_jax.reports.plots import read_metrics
-from rembert_jax.training import jobs, trainer
 
 STEPS, ROWS = 5, 8
 
@@ -32,7 +33,7 @@ class Recorded:
 @pytest.fixture
 def record(tmp_path, one_device, monkeypatch):
     """Runs five steps of a model whose loss is the square of its parameters, and says what its objective was given."""
-    pretraining = jobs.pretraining
+    prepare = pretraining.prepare
 
     def run(accumulation=1, **changes):
         recorded = Recorded([], [], [], {})
@@ -50,12 +51,14 @@ def record(tmp_path, one_device, monkeypatch):
         def job(*arguments):
             nothing = {"qaa": {"loss": 1.0, "accuracy": 0.5}, "average": {"loss": 1.0, "accuracy": 0.5}}
             judge = dict.fromkeys(("evaluate", "test"), lambda params: nothing)
-            return dataclasses.replace(pretraining(*arguments), objective=objective, baseline=lambda: nothing, **judge)
+            stage = prepare(*arguments)
+            program = dataclasses.replace(stage.program, objective=objective)
+            return dataclasses.replace(stage, program=program, baseline=lambda: nothing, **judge)
 
-        monkeypatch.setattr(jobs, "pretraining", job)
+        monkeypatch.setattr(pretraining, "prepare", job)
         settings = {"training.steps": STEPS, "training.checkpoint_every": 0, "optimizer.accumulation": accumulation}
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        trainer.run(with_changes(TINY_PRETRAINING, settings | changes), folder)
+        runs.run(with_changes(TINY_PRETRAINING, settings | changes), folder)
         jax.effects_barrier()
         recorded.metrics = {name: dict(values) for name, values in read_metrics(folder / "metrics.jsonl").items()}
         return recorded

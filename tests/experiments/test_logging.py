@@ -7,8 +7,9 @@ import pytest
 from helpers import TINY_PRETRAINING, with_changes
 
 from rembert_jax.config import RemBertConfig
+from rembert_jax.experiments import run
 from rembert_jax.reports.plots import read_metrics
-from rembert_jax.training import profiling, trainer
+from rembert_jax.training import chips, hooks
 from rembert_jax.training.settings import TrainingConfig, TrainingError
 
 
@@ -37,12 +38,12 @@ def test_flops_of_a_worked_model():
 )
 def test_the_peak_is_that_of_all_devices_of_their_kind(kind, peak):
     devices = [types.SimpleNamespace(device_kind=kind)] * 4
-    assert profiling.peak_flops(devices) == (None if peak is None else 4 * peak)
+    assert chips.peak_flops(devices) == (None if peak is None else 4 * peak)
 
 
 def test_what_a_run_uses_of_its_devices_and_a_profile_are_written(tmp_path, one_device, monkeypatch, capsys):
-    monkeypatch.setitem(profiling.PEAK_FLOPS, "cpu", 1e10)
-    trainer.run(with_changes(TINY_PRETRAINING, {"training.profile_steps": (3, 4)}), tmp_path)
+    monkeypatch.setitem(chips.PEAK_FLOPS, "cpu", 1e10)
+    run.run(with_changes(TINY_PRETRAINING, {"training.profile_steps": (3, 4)}), tmp_path)
     metrics = {name: dict(values) for name, values in read_metrics(tmp_path / "metrics.jsonl").items()}
     config = RemBertConfig(vocab_size=300, **TINY_PRETRAINING["model"])
     flops = config.training_flops(rows=8, length=32, predictions=5)  # 15 % of 32.
@@ -56,23 +57,23 @@ def test_what_a_run_uses_of_its_devices_and_a_profile_are_written(tmp_path, one_
 
 def test_a_profile_starts_with_the_first_and_ends_with_the_last_of_its_steps(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(profiling.jax.profiler, "start_trace", lambda folder: calls.append("start"))
-    monkeypatch.setattr(profiling.jax.profiler, "stop_trace", lambda: calls.append("stop"))
+    monkeypatch.setattr(hooks.jax.profiler, "start_trace", lambda folder: calls.append("start"))
+    monkeypatch.setattr(hooks.jax.profiler, "stop_trace", lambda: calls.append("stop"))
 
-    def run(steps, wanted):
+    def profiled(steps, wanted):
         calls.clear()
-        profile = profiling.Profile(tmp_path, wanted)
+        profile = hooks.Profile(tmp_path, wanted)
         for step in steps:
             profile.before(step)
             calls.append(step)
-            profile.after(step, jnp.zeros(()))
+            profile.after(step, None, jnp.zeros(()))
         profile.close()
         return list(calls)
 
-    assert run(range(1, 6), (2, 3)) == [1, "start", 2, 3, "stop", 4, 5]
-    assert run(range(3, 6), (2, 4)) == ["start", 3, 4, "stop", 5], "a run that goes on within them"
-    assert run(range(5, 7), (2, 4)) == [5, 6] and run(range(1, 3), ()) == [1, 2]
-    assert run(range(1, 3), (2, 4)) == [1, "start", 2, "stop"], "a run that ends within them"
+    assert profiled(range(1, 6), (2, 3)) == [1, "start", 2, 3, "stop", 4, 5]
+    assert profiled(range(3, 6), (2, 4)) == ["start", 3, 4, "stop", 5], "a run that goes on within them"
+    assert profiled(range(5, 7), (2, 4)) == [5, 6] and profiled(range(1, 3), ()) == [1, 2]
+    assert profiled(range(1, 3), (2, 4)) == [1, "start", 2, "stop"], "a run that ends within them"
 
 
 @pytest.mark.parametrize("steps", [(1,), (0, 3), (4, 3), (1, 2, 3)])

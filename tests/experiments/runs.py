@@ -6,7 +6,8 @@ import jax
 import pytest
 
 from rembert_jax import sharding
-from rembert_jax.training import trainer
+from rembert_jax.experiments import run
+from rembert_jax.training import hooks
 
 FINE_TUNING: dict[str, Any] = {
     "task": {
@@ -31,13 +32,13 @@ def on_one_device(patch):
 
 def interrupt(config, workdir, step):
     """Runs until `step` has been trained, and neither evaluated nor saved."""
-    evaluate = trainer._Run._evaluate
+    evaluate = hooks.Evaluate.after
 
-    def stop(run, now, state):
+    def stop(hook, now, state, sums):
         if now == step:
             raise KeyboardInterrupt
-        evaluate(run, now, state)
+        evaluate(hook, now, state, sums)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer._Run, "_evaluate", stop)
-        trainer.run(config, workdir)
+        patch.setattr(hooks.Evaluate, "after", stop)
+        run.run(config, workdir)

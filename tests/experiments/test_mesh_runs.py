@@ -4,6 +4,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from experiments.runs import interrupt
 from helpers import (
     ROOT,
     TINY_PRETRAINING,
@@ -13,11 +14,10 @@ from helpers import (
     train_command,
     with_changes,
 )
-from training.runs import interrupt
 
 from rembert_jax.errors import RemBertError
+from rembert_jax.experiments import run
 from rembert_jax.reports.plots import read_metrics
-from rembert_jax.training import trainer
 
 POD = {
     "mesh": {"data": 2, "fsdp": 2, "tensor": 2},
@@ -45,13 +45,13 @@ def pod_run(request, made_once):
     """The finished run on three axes: its config and its folder, by the type it computes in."""
     changes = {"execution.compute_dtype": request.param, "tokenizer.vocab_size": WORDS[request.param]}
     config = with_changes(TINY_PRETRAINING, {**POD, **changes})
-    return config, made_once(f"pod_{request.param}", lambda folder: trainer.run(config, folder))
+    return config, made_once(f"pod_{request.param}", lambda folder: run.run(config, folder))
 
 
 def test_an_interrupted_run_ends_bit_for_bit_like_one_that_was_not(pod_run, tmp_path):
     config, whole = pod_run
     interrupt(config, tmp_path, 6)
-    trainer.run(config, tmp_path)
+    run.run(config, tmp_path)
     states = [stored_state(folder / "checkpoints" / "6") for folder in (tmp_path, whole)]
     assert_same_trees(*states)
     params = states[0]["params"]
@@ -61,7 +61,7 @@ def test_an_interrupted_run_ends_bit_for_bit_like_one_that_was_not(pod_run, tmp_
 
 def test_losses_are_those_of_data_parallelism_alone(pod_run, tmp_path):
     config, whole = pod_run
-    trainer.run(with_changes(config, ALL_DATA), tmp_path)
+    run.run(with_changes(config, ALL_DATA), tmp_path)
     rounding = config["execution"]["compute_dtype"] == "bfloat16"
     assert_same_losses(tmp_path, whole, *((3e-4, 5e-3) if rounding else (1e-5, 1e-5)))
 
@@ -91,5 +91,5 @@ def assert_same_losses(found, expected, tolerance, of_norms):
 def test_a_mesh_that_would_split_heads_is_refused_before_anything_is_made(tmp_path):
     config = with_changes(TINY_PRETRAINING, {"mesh": {"data": 1, "fsdp": 2, "tensor": 4}})
     with pytest.raises(RemBertError, match=r"mesh\.tensor=4 would split attention heads, .*=2; choose one of 1, 2"):
-        trainer.run(config, tmp_path)
+        run.run(config, tmp_path)
     assert not list(tmp_path.iterdir())

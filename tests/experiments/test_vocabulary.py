@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import TINY_PRETRAINING, with_changes
 
-from rembert_jax.training import preparation, settings
+from rembert_jax.experiments import architecture, settings, vocabulary
 
 TEXTS = {"qaa": [f"a{i}" for i in range(900)], "qab": [f"b{i}" for i in range(100)]}
 
@@ -19,14 +19,14 @@ def learnt(tmp_path, monkeypatch):
         train.found = list(sentences), options
         path.write_bytes(b"a vocabulary")
 
-    monkeypatch.setattr(preparation, "train_vocabulary", train)
+    monkeypatch.setattr(vocabulary, "train_vocabulary", train)
     monkeypatch.setattr(
-        preparation.RemBertTokenizer, "from_pretrained", lambda _: SimpleNamespace(vocab_size=1, sha256="")
+        vocabulary.RemBertTokenizer, "from_pretrained", lambda _: SimpleNamespace(vocab_size=1, sha256="")
     )
 
     def run(**changes):
         config = settings.resolve(with_changes(TINY_PRETRAINING, changes))
-        preparation.open_tokenizer(config, tmp_path, TEXTS)
+        vocabulary.open_tokenizer(config, tmp_path, TEXTS)
         return train.found
 
     return run
@@ -50,7 +50,7 @@ def test_a_vocabulary_is_learnt_with_the_settings_and_the_seed_of_the_run(learnt
 
 def test_a_model_takes_the_size_and_the_special_ids_of_its_vocabulary():
     ids = {"pad_token_id": 7, "cls_token_id": 3, "sep_token_id": 5}
-    vocabulary = SimpleNamespace(vocab_size=300, model_file="v.model", sha256="0", **ids)
-    config = preparation.model_config(settings.resolve(TINY_PRETRAINING), vocabulary, None)
+    made = SimpleNamespace(vocab_size=300, model_file="v.model", sha256="0", **ids)
+    config = architecture.model_config(settings.resolve(TINY_PRETRAINING), made, None)
     assert (config.vocab_size, config.hidden_size) == (300, 16)
     assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (7, 3, 5)

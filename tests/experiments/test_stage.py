@@ -1,4 +1,4 @@
-"""From a config to a job: whose rows a process trains on, in which order, for how long, and what it is judged by."""
+"""From a config to a stage: whose rows a process trains on, in which order, for how long, and what it is judged by."""
 
 import jax
 import pytest
@@ -7,7 +7,7 @@ from helpers import NumberTokenizer, unmasked, with_changes
 from rembert_jax import sharding
 from rembert_jax.config import RemBertConfig
 from rembert_jax.data import pipeline
-from rembert_jax.training import jobs, settings
+from rembert_jax.experiments import fine_tuning, pretraining, settings
 
 MODEL = RemBertConfig(
     vocab_size=NumberTokenizer.vocab_size, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
@@ -33,7 +33,7 @@ def pretraining_job(folder, **changes):
     )
     config = settings.resolve(config)
     texts = pipeline.open_sources(config.data, "train")
-    return jobs.pretraining(config, MODEL, NumberTokenizer(), texts, one_device())
+    return pretraining.prepare(config, MODEL, NumberTokenizer(), texts, one_device())
 
 
 def fine_tuning_job(folder, **changes):
@@ -60,7 +60,7 @@ def fine_tuning_job(folder, **changes):
         },
         changes,
     )
-    return jobs.fine_tuning(settings.resolve(config), MODEL, NumberTokenizer(), one_device())
+    return fine_tuning.prepare(settings.resolve(config), MODEL, NumberTokenizer(), one_device())
 
 
 def one_device():
@@ -75,8 +75,8 @@ def tokens(batch):
 
 def texts_of(job, count):
     """What the next batches hold, text by text, and their numbers of rows."""
-    batches = [next(job.train_iterator) for _ in range(count)]
-    job.train_iterator.close()
+    batches = [next(job.feed.rows) for _ in range(count)]
+    job.feed.rows.close()
     return [token for batch in batches for token in tokens(batch)], {len(batch["input_ids"]) for batch in batches}
 
 
@@ -92,7 +92,7 @@ def judged(monkeypatch):
         def __call__(self, params, examples):
             calls.append({language: [int(e["tokens"][0]) for e in rows] for language, rows in examples.items()})
 
-    monkeypatch.setattr(jobs, "TaskEvaluator", Recorder)
+    monkeypatch.setattr(fine_tuning, "TaskEvaluator", Recorder)
     return calls
 
 
@@ -119,7 +119,7 @@ def test_the_order_is_that_of_the_seed(tmp_path, make):
 
 def test_pre_training_is_judged_by_held_out_text_alone(tmp_path, monkeypatch):
     held_out = {}
-    monkeypatch.setattr(jobs, "MaskedLMEvaluator", lambda objective, batches, *rest: held_out.update(batches))
+    monkeypatch.setattr(pretraining, "MaskedLMEvaluator", lambda predict, batches, *rest: held_out.update(batches))
     job = pretraining_job(tmp_path, **{"data.eval_texts": 7, "training.eval_batch_size": 4})
     for language, shift in (("aa", 0), ("bb", OTHER)):
         assert {len(batch["input_ids"]) for batch in held_out[language]} == {4}
@@ -127,7 +127,7 @@ def test_pre_training_is_judged_by_held_out_text_alone(tmp_path, monkeypatch):
         assert found == {token + shift for token in DEV[:7]}, "the first texts of the other split"
     learnt = set(texts_of(job, 10)[0])
     assert learnt <= {*TRAIN, *(token + OTHER for token in TRAIN)}
-    assert job.total_steps == 5 and job.select_by is None
+    assert job.program.total_steps == 5 and job.select_by is None
 
 
 def test_a_task_is_selected_on_dev_of_one_language_and_tested_on_test_of_all(tmp_path, judged):
@@ -146,11 +146,11 @@ def test_only_the_first_examples_count_where_a_config_says_so(tmp_path, judged):
     job.test({})
     assert judged == [{"aa": [*DEV[:4]]}, {"aa": [*TEST[:4]], "bb": [token + OTHER for token in TEST[:4]]}]
     assert set(texts_of(job, 4)[0]) <= set(TRAIN[:17])
-    assert job.total_steps == 3 * 2, "three epochs of 17 examples in whole batches of eight"
+    assert job.program.total_steps == 3 * 2, "three epochs of 17 examples in whole batches of eight"
 
 
 def test_epochs_are_passes_over_the_training_examples(tmp_path):
     job = fine_tuning_job(tmp_path)
-    assert job.total_steps == 3 * 4
-    assert sorted(texts_of(job, job.total_steps)[0]) == sorted(3 * [*TRAIN])
-    assert fine_tuning_job(tmp_path, **{"training.epochs": 0, "training.steps": 7}).total_steps == 7
+    assert job.program.total_steps == 3 * 4
+    assert sorted(texts_of(job, job.program.total_steps)[0]) == sorted(3 * [*TRAIN])
+    assert fine_tuning_job(tmp_path, **{"training.epochs": 0, "training.steps": 7}).program.total_steps == 7

@@ -5,16 +5,16 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from experiments.runs import FINE_TUNING
 from helpers import (
     TINY_PRETRAINING,
     real_tokenizer,
     with_changes,
 )
-from training.runs import FINE_TUNING
 
 from rembert_jax.errors import RemBertError
+from rembert_jax.experiments import run, settings, vocabulary
 from rembert_jax.tokenization import RemBertTokenizer
-from rembert_jax.training import preparation, settings, trainer
 from rembert_jax.training.settings import TrainingError
 
 
@@ -33,16 +33,16 @@ from rembert_jax.training.settings import TrainingError
 )
 def test_other_config_on_the_same_workdir_is_refused(interrupted, changes, line):
     with pytest.raises(TrainingError, match=rf"holds a run with another config; .*\n  {line}$"):
-        trainer.run(with_changes(TINY_PRETRAINING, changes), interrupted)
+        run.run(with_changes(TINY_PRETRAINING, changes), interrupted)
 
 
-@pytest.mark.parametrize("name", ["config.json", "results.json"])
+@pytest.mark.parametrize("name", ["resolved_config.json", "results.json"])
 def test_damaged_files_of_a_run_are_named(pretrained, tmp_path, name):
-    for file in ("config.json", "results.json"):
+    for file in ("resolved_config.json", "results.json"):
         shutil.copy(pretrained[0] / file, tmp_path)
     (tmp_path / name).write_text('{"seed": ')
     with pytest.raises(TrainingError, match=rf"{name} cannot be read \(.+\); restore it, or choose a new --workdir"):
-        trainer.run(TINY_PRETRAINING, tmp_path)
+        run.run(TINY_PRETRAINING, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -57,19 +57,19 @@ def test_damaged_files_of_a_run_are_named(pretrained, tmp_path, name):
 def test_start_that_fails_does_not_bind_the_workdir(pretrained, tmp_path, no_training, bad):
     bad = {key: str(pretrained[0]) if value == "pretrained" else value for key, value in bad.items()}
     with pytest.raises(RemBertError):
-        trainer.run(with_changes(TINY_PRETRAINING, bad), tmp_path)
-    assert not (tmp_path / "config.json").exists() and not no_training
-    trainer.run(TINY_PRETRAINING, tmp_path)
-    assert (tmp_path / "config.json").is_file() and len(no_training) == 1
+        run.run(with_changes(TINY_PRETRAINING, bad), tmp_path)
+    assert not (tmp_path / "resolved_config.json").exists() and not no_training
+    run.run(TINY_PRETRAINING, tmp_path)
+    assert (tmp_path / "resolved_config.json").is_file() and len(no_training) == 1
 
 
 def test_vocabulary_of_a_failed_start_serves_if_it_was_made_in_the_same_way(tmp_path, no_training, monkeypatch):
     made = []
-    train_vocabulary = preparation.train_vocabulary
-    monkeypatch.setattr(preparation, "train_vocabulary", lambda *a, **k: made.append(k) or train_vocabulary(*a, **k))
+    train_vocabulary = vocabulary.train_vocabulary
+    monkeypatch.setattr(vocabulary, "train_vocabulary", lambda *a, **k: made.append(k) or train_vocabulary(*a, **k))
 
     def start(**changes):
-        trainer.run(with_changes(TINY_PRETRAINING, changes), tmp_path)
+        run.run(with_changes(TINY_PRETRAINING, changes), tmp_path)
 
     with pytest.raises(TrainingError, match=r"the vocabulary .* has 300"):
         start(**{"model.vocab_size": 301})
@@ -91,17 +91,17 @@ def test_no_process_waits_for_a_vocabulary_that_cannot_be_made(tmp_path, monkeyp
     told = []
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "process_index", lambda: index)
-    monkeypatch.setattr(preparation.multihost_utils, "broadcast_one_to_all", lambda x: told.append(x) or np.array(True))
+    monkeypatch.setattr(vocabulary.multihost_utils, "broadcast_one_to_all", lambda x: told.append(x) or np.array(True))
     config = settings.resolve(with_changes(TINY_PRETRAINING, {"tokenizer.path": "/nowhere/v.model"}))
     with pytest.raises(RemBertError, match=("/nowhere/v.model: no such folder", "the first process could not")[index]):
-        preparation.open_tokenizer(config, tmp_path, {})
+        vocabulary.open_tokenizer(config, tmp_path, {})
     assert [bool(failed) for failed in told] == [index == 0]
 
 
 def test_other_vocabulary_than_the_checkpoints_is_refused(pretrained, tmp_path, one_device):
     config = FINE_TUNING | {"init_from": str(pretrained[0]), "tokenizer": {"path": str(real_tokenizer().model_file)}}
     with pytest.raises(TrainingError, match=r"is not the vocabulary of .*leave tokenizer\.path empty"):
-        trainer.run(config, tmp_path / "run")
+        run.run(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_other_vocabulary_than_the_checkpoints_is_refused(pretrained, tmp_path, 
 )  # fmt: skip
 def test_wrong_configs_are_explained_before_training(tmp_path, one_device, changes, message):
     with pytest.raises(RemBertError, match=message):
-        trainer.run(with_changes(TINY_PRETRAINING, changes), tmp_path / "run")
+        run.run(with_changes(TINY_PRETRAINING, changes), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
     made = (tmp_path / "run" / "sentencepiece.model").exists()
     assert made == ("the vocabulary .* has" in message), "nothing is made before all is checked that can be"
@@ -150,16 +150,16 @@ def test_wrong_configs_are_explained_before_training(tmp_path, one_device, chang
 @pytest.mark.parametrize("name", ["batch_size", "eval_batch_size"])
 def test_batch_that_does_not_divide_is_refused(tmp_path, name):
     with pytest.raises(RemBertError, match=rf"training\.{name}=12 is not divisible by .*= 8 x 1 x 1 .*multiple of 8"):
-        trainer.run(with_changes(TINY_PRETRAINING, {f"training.{name}": 12}), tmp_path)
+        run.run(with_changes(TINY_PRETRAINING, {f"training.{name}": 12}), tmp_path)
     assert not (tmp_path / "sentencepiece.model").exists()
 
 
 def test_workdir_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(TrainingError, match=r"--workdir=.*file/run cannot be written \(.+\); choose another folder"):
-        trainer.run(TINY_PRETRAINING, tmp_path / "file" / "run")
+        run.run(TINY_PRETRAINING, tmp_path / "file" / "run")
     with pytest.raises(TrainingError, match="--workdir is empty"):
-        trainer.run(TINY_PRETRAINING, "")
+        run.run(TINY_PRETRAINING, "")
 
 
 @pytest.mark.parametrize(
@@ -176,8 +176,8 @@ def test_workdir_that_cannot_be_written_is_named(tmp_path):
 def test_wrong_stages_are_explained_before_the_first_one(tmp_path, changes, message):
     stages = {"stages": {"a": TINY_PRETRAINING, "b": TINY_PRETRAINING}, "order": ("a", "b")}
     with pytest.raises(ValueError, match=message):
-        trainer.run(stages | changes, tmp_path)
-    assert not list(tmp_path.rglob("config.json"))
+        run.run(stages | changes, tmp_path)
+    assert not list(tmp_path.rglob("resolved_config.json"))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_wrong_stages_are_explained_before_the_first_one(tmp_path, changes, mess
 )  # fmt: skip
 def test_mistakes_of_a_later_stage_are_found_before_the_first_one(tmp_path, one_device, stage, message):
     with pytest.raises(RemBertError, match=message) as error:
-        trainer.run({"stages": {"a": TINY_PRETRAINING, "b": stage}, "order": ("a", "b")}, tmp_path)
+        run.run({"stages": {"a": TINY_PRETRAINING, "b": stage}, "order": ("a", "b")}, tmp_path)
     assert str(error.value).startswith(("stage b:", "b.")), "the stage is named"
     assert not (tmp_path / "a").exists()
 
@@ -215,4 +215,4 @@ def test_mistakes_of_a_later_stage_are_found_before_the_first_one(tmp_path, one_
 def test_more_rows_than_examples_are_refused(pretrained, tmp_path, one_device):
     config = with_changes(FINE_TUNING | {"init_from": str(pretrained[0])}, {"training.batch_size": 128})
     with pytest.raises(ValueError, match=r"training\.batch_size=128 exceeds the 64 training examples of qaa"):
-        trainer.run(config, tmp_path)
+        run.run(config, tmp_path)

@@ -1,0 +1,79 @@
+"""A stage of fine-tuning: its examples, its program, and what it is judged by."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from jax.sharding import Mesh
+
+from rembert_jax.config import RemBertConfig
+from rembert_jax.data import pipeline
+from rembert_jax.experiments.settings import ExperimentConfig
+from rembert_jax.experiments.stage import Stage, process_rows
+from rembert_jax.tasks.base import Example
+from rembert_jax.tasks.datasets import open_examples, open_task
+from rembert_jax.tokenization import RemBertTokenizer
+from rembert_jax.training import program
+from rembert_jax.training.evaluators import TaskEvaluator
+from rembert_jax.training.feed import Feed, place_whole
+from rembert_jax.training.program import Program
+from rembert_jax.training.settings import TrainingError
+
+logger = logging.getLogger(__name__)
+
+
+def make_program(
+    config: ExperimentConfig, model_config: RemBertConfig, mesh: Mesh, num_labels: int = 2, total_steps: int = 1
+) -> Program:
+    """What the stage computes; labels and steps are those of the data, unless only shapes of the encoder matter."""
+    assert config.task is not None
+    return program.fine_tuning(
+        model_config,
+        num_labels=num_labels,
+        total_steps=config.training.steps or total_steps,
+        execution=config.execution,
+        task=config.task,
+        optimizer=config.optimizer,
+        training=config.training,
+        seed=config.seed,
+        mesh=mesh,
+    )
+
+
+def prepare(config: ExperimentConfig, model_config: RemBertConfig, tokenizer: RemBertTokenizer, mesh: Mesh) -> Stage:
+    """Classification, trained and selected on one language, tested on all."""
+    task_config = config.task
+    assert task_config is not None
+    task = open_task(task_config, tokenizer)
+    language = task_config.train_language
+    train = open_examples(task_config, language, task_config.train_split, task_config.max_train_examples)
+    dev = {language: open_examples(task_config, language, task_config.dev_split, task_config.max_eval_examples)}
+    test: dict[str, Sequence[Example]] = {
+        lang: open_examples(task_config, lang, task_config.test_split, task_config.max_eval_examples)
+        for lang in task_config.test_languages
+    }
+    batch_size = config.training.batch_size
+    if batch_size > len(train):
+        raise TrainingError(
+            f"training.batch_size={batch_size} exceeds the {len(train)} training examples of {language}"
+        )
+    total_steps = config.training.epochs * (len(train) // batch_size)
+    made = make_program(config, model_config, mesh, len(task.labels), total_steps)
+    evaluator = TaskEvaluator(
+        task,
+        made.predict,
+        batch_size=config.training.eval_batch_size or batch_size,
+        place=place_whole(model_config, mesh),
+    )
+    logger.info("%d training examples in %s, testing on %s", len(train), language, ", ".join(test))
+    rows = pipeline.example_batches(train, task.features, **process_rows(config))
+    return Stage(
+        program=made,
+        feed=Feed(rows, model_config, mesh),
+        labels=list(task.labels),
+        evaluate=lambda params: evaluator(params, dev),
+        test=lambda params: evaluator(params, test),
+        select_by=(language, "accuracy"),
+        baseline=lambda: task.context_free_baseline(train, test),
+    )

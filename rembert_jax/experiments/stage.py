@@ -1,0 +1,49 @@
+"""What a stage of an experiment is to the code that runs it, whichever kind it is of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from rembert_jax.experiments.settings import ExperimentConfig
+from rembert_jax.training.evaluators import Metrics
+from rembert_jax.training.feed import Feed
+from rembert_jax.training.program import Program
+from rembert_jax.training.train_state import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What pre-training and fine-tuning differ in.
+
+    Attributes:
+      program: what a step computes.
+      feed: its batches.
+      labels: names of the classes in order; None where there are none.
+      evaluate: development metrics by language, computed during training.
+      test: metrics by language for the final parameters.
+      select_by: metric of the training language by which the best parameters are kept; None keeps the last ones.
+      baseline: computes by language what is reached without training: for labels the accuracy of guessing without
+        context; in pre-training the loss of guessing by the frequency of words, and what a fresh encoder retrieves.
+    """
+
+    program: Program
+    feed: Feed
+    labels: list[str] | None
+    evaluate: Callable[[Params], Metrics]
+    test: Callable[[Params], Metrics]
+    select_by: tuple[str, str] | None
+    baseline: Callable[[], Mapping[str, Any]]
+
+
+def process_rows(config: ExperimentConfig) -> dict[str, int]:
+    """Which rows of a batch are this process's, for `data.pipeline`."""
+    return {
+        "batch_size": config.training.batch_size // jax.process_count(),
+        "seed": config.seed,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }

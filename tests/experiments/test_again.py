@@ -1,0 +1,74 @@
+"""A stage that was made from something else than it would be now is made again, and nothing is thrown away."""
+
+import json
+import shutil
+
+import pytest
+from experiments.runs import FINE_TUNING
+from helpers import TINY_PRETRAINING, with_changes
+
+from rembert_jax.experiments import run
+from rembert_jax.training.settings import TrainingError
+
+SHORT = {"training.steps": 2, "training.eval_every": 0, "training.log_every": 0, "training.checkpoint_every": 0}
+
+
+@pytest.fixture
+def experiment(tmp_path, one_device):
+    """Pre-training and two fine-tunings of two steps each, which share a folder; runs it and says which stages trained."""
+    trained = []
+
+    def go(fine_tuning=None, pre_training=None):
+        tuned = with_changes(FINE_TUNING | {"init_from": "{workdir}/pretrain"}, SHORT)
+        stages = {
+            "pretrain": with_changes(TINY_PRETRAINING, SHORT | {"optimizer.warmup_steps": 0} | (pre_training or {})),
+            "one": with_changes(tuned, fine_tuning or {}),
+            "two": tuned,
+        }
+        trained.clear()
+        return run.run({"stages": stages, "order": tuple(stages)}, tmp_path)
+
+    original = run._train_stage
+
+    def note(config, folder, *rest):
+        trained.append(folder.name)
+        return original(config, folder, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "_train_stage", note)
+        go.trained, go.folder = trained, tmp_path
+        yield go
+
+
+@pytest.mark.long
+def test_stages_are_made_again_when_what_they_came_from_changes(experiment, caplog):
+    caplog.set_level("INFO", logger="rembert_jax")
+    first = experiment()
+    assert experiment.trained == ["pretrain", "one", "two"]
+    assert first["one"]["source"] == {"run": first["pretrain"]["run"], "step": 2}
+    assert experiment() == first and not experiment.trained
+
+    # A value of one fine-tuning costs that fine-tuning, and the old one is kept.
+    second = experiment({"optimizer.learning_rate": 5e-4})
+    assert experiment.trained == ["one"]
+    assert second["pretrain"] == first["pretrain"] and second["two"] == first["two"]
+    kept = json.loads((experiment.folder / "one.old1" / "results.json").read_text())
+    assert kept == first["one"]
+    assert any(
+        line.startswith("one is made again, since its config changed (optimizer.learning_rate: 0.001 -> 0.0005)")
+        for line in caplog.messages
+    )
+
+    # Another pre-training costs both; before it starts they are checked again.
+    shutil.rmtree(experiment.folder / "pretrain")
+    with pytest.raises(TrainingError, match=r"stage one: .*max_length=64 exceeds"):
+        experiment({"optimizer.learning_rate": 5e-4, "task.max_length": 64})
+    assert not experiment.trained and not (experiment.folder / "pretrain").exists()
+    third = experiment({"optimizer.learning_rate": 5e-4})
+    assert experiment.trained == ["pretrain", "one", "two"]
+    assert third["one"]["source"]["run"] == third["pretrain"]["run"] != first["pretrain"]["run"]
+    assert (experiment.folder / "one.old2").is_dir() and (experiment.folder / "two.old1").is_dir()
+
+    # What pre-training costs is not lost to a slip.
+    with pytest.raises(TrainingError, match=r"pretrain holds a run with another config.*\n  seed: 0 -> 1"):
+        experiment({"optimizer.learning_rate": 5e-4}, {"seed": 1})

@@ -1,0 +1,90 @@
+"""What a run computes, made without data: the shapes it expects are those that come, and its step is the trainer's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from experiments.runs import FINE_TUNING
+from helpers import TINY_PRETRAINING, with_changes
+
+from rembert_jax import sharding
+from rembert_jax.experiments import architecture, run, settings, stages
+from rembert_jax.training import program as programs
+from rembert_jax.training.feed import Feed
+
+
+@pytest.fixture
+def started(tmp_path, one_device, monkeypatch):
+    """The program, the feed and the first state that a run gives to the loop."""
+
+    def start(config):
+        given = []
+        monkeypatch.setattr(
+            run.trainer, "train", lambda program, feed, state, hooks: given.append((program, feed, state)) or state
+        )
+        closed = Feed.close
+        monkeypatch.setattr(Feed, "close", lambda feed: None)
+        monkeypatch.setattr(run, "_finish", lambda *arguments: {})
+        run.run(config, tmp_path / "run")
+        monkeypatch.setattr(Feed, "close", closed)
+        return given[0]
+
+    return start
+
+
+def like(tree):
+    """Shape, dtype and place of each array."""
+    return jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding.spec), tree)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_step_of_a_run_is_that_of_its_program_without_data(started, accumulation):
+    config = with_changes(TINY_PRETRAINING, {"optimizer.accumulation": accumulation})
+    program, feed, state = started(config)
+    batch = next(feed)
+    feed.close()
+    resolved = settings.resolve(config)
+    model = architecture.expected_model(resolved, {})
+    alone = stages.make_program(resolved, model, sharding.make_mesh(resolved.mesh))
+    assert like(batch) == like(alone.batch) and like(state) == like(alone.state)
+    with program.on_mesh():
+        trained = program.step.lower(state, batch).as_text()
+    assert alone.lower().as_text() == trained
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {},
+        {
+            "kind": "token_classification",
+            "path": "synthetic_pos/{language}-0-64",
+            "text_fields": ("tokens",),
+            "label_field": "upos",
+        },
+    ],
+)
+def test_the_batches_of_a_task_are_what_its_program_expects(started, pretrained, task):
+    changes = {f"task.{name}": value for name, value in task.items()}
+    program, feed, _ = started(with_changes(FINE_TUNING | {"model_from": str(pretrained[0])}, changes))
+    batch = next(feed)
+    feed.close()
+    assert like(batch) == like(program.batch)
+
+
+def test_a_task_is_predicted_by_its_largest_logit(monkeypatch):
+    logits = jnp.array([[0.1, 0.7, 0.2], [3.0, -1.0, 2.0]])
+    monkeypatch.setattr(programs.objectives, "class_logits", lambda model, params, batch, key: logits + params)
+    config = settings.resolve(FINE_TUNING | {"model_from": "x"})
+    program = programs.fine_tuning(
+        architecture.RemBertConfig(),
+        num_labels=3,
+        total_steps=1,
+        execution=config.execution,
+        task=config.task,
+        optimizer=config.optimizer,
+        training=config.training,
+        seed=0,
+        mesh=sharding.make_mesh(config.mesh, jax.devices()[:1]),
+    )
+    np.testing.assert_array_equal(program.predict(jnp.zeros(()), {}), [1, 0])
