@@ -31,6 +31,15 @@ def experiment(stages: Mapping[str, Mapping[str, Any]], report: Mapping[str, Any
     return ml_collections.ConfigDict({"stages": complete, "order": tuple(stages), "report": dict(report)})
 
 
+def single(stage: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The config of one stage, with every default filled in.
+
+    Raises:
+      schema.SchemaError: for a key or a value that the sections do not know.
+    """
+    return ml_collections.ConfigDict(_with_defaults("config", stage))
+
+
 def _with_defaults(name: str, stage: Mapping[str, Any]) -> dict[str, Any]:
     resolved = schema.to_mapping(schema.from_mapping(settings.ExperimentConfig, stage, name))
     # A stage that starts from another run has that one's architecture.

@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from rembert_jax.errors import RemBertError
@@ -34,6 +35,14 @@ LOGICAL_RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("norm", None),
     ("layers", None),
 )
+
+
+def mesh_axes(*names: str) -> list[Any]:
+    """Mesh axes of each logical axis by itself, by the rules that are set.
+
+    Linen's own function is for the axes of one array, of which a mesh axis can split one alone: "batch" and "embed" share one.
+    """
+    return [nn.logical_to_mesh_axes((name,))[0] for name in names]  # pyright: ignore[reportOptionalSubscript]
 
 
 def rules_without(axis: str) -> Any:
@@ -71,13 +80,20 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise RemBertError(f"mesh={dict(zip(AXES, sizes, strict=True))}: expected positive sizes and at most one -1")
     known = int(np.prod([size for size in sizes if size > 0]))
+    if -1 in sizes and len(devices) % known:
+        raise RemBertError(
+            f"mesh {dict(zip(AXES, sizes, strict=True))} needs a multiple of {known} devices, found {len(devices)}; "
+            "change mesh.data, mesh.fsdp or mesh.tensor"
+        )
     sizes = [len(devices) // known if size == -1 else size for size in sizes]
     if int(np.prod(sizes)) != len(devices):
         raise RemBertError(
             f"mesh {dict(zip(AXES, sizes, strict=True))} needs {int(np.prod(sizes))} devices, found {len(devices)}; "
             "change mesh.data, mesh.fsdp or mesh.tensor (their product must equal the number of devices)"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    # An axis may take a part of a dimension of the TPUs' torus: 16 x 32 chips of 8 x 8 x 8.
+    placed = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -92,7 +92,6 @@ MUTATIONS = [
     Mutation("training/checkpoint.py", "sorted(numbers)[", "sorted(numbers, key=str)[", LAYERS),
     Mutation("interop/conversion.py", "for i in range(shape[0])]", "for i in sorted(range(shape[0]), key=str)]", LAYERS),
     # What a result is computed from.
-    Mutation("training/evaluators.py", "logits(params, batch).argmax(-1)", "logits(params, batch).argmin(-1)", EVALUATORS),
     Mutation("training/evaluators.py", "np.concatenate(predictions)[: len(features)]",
              "np.concatenate(predictions)[-len(features) :]", EVALUATORS),
     Mutation("experiments/pretraining.py", "data.eval_split)", "data.train_split)", STAGE),

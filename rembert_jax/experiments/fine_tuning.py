@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 def make_program(
-    config: ExperimentConfig, model_config: RemBertConfig, mesh: Mesh, num_labels: int = 2, total_steps: int = 1
+    config: ExperimentConfig, model_config: RemBertConfig, mesh: Mesh, num_labels: int = 2, total_steps: int = 0
 ) -> Program:
     """What the stage computes; labels and steps are those of the data, unless only shapes of the encoder matter."""
     assert config.task is not None
     return program.fine_tuning(
         model_config,
         num_labels=num_labels,
-        total_steps=config.training.steps or total_steps,
+        total_steps=config.training.steps or total_steps or config.optimizer.warmup_steps + 1,
         execution=config.execution,
         task=config.task,
         optimizer=config.optimizer,

@@ -20,6 +20,7 @@ from rembert_jax.experiments.settings import ExperimentConfig
 from rembert_jax.ops import attention
 from rembert_jax.reports import report
 from rembert_jax.tasks.datasets import check_examples
+from rembert_jax.training import train_state
 from rembert_jax.training.optimizer import check_names, learning_rate_schedule
 from rembert_jax.training.program import Program
 from rembert_jax.training.settings import TrainingError
@@ -79,23 +80,34 @@ def check_stages(stages: Mapping[pathlib.Path, ExperimentConfig], several: bool 
 
 
 def _check_stage(config: ExperimentConfig, models: Mapping[pathlib.Path, RemBertConfig]) -> RemBertConfig:
-    training, mesh = config.training, sharding.make_mesh(config.mesh)
+    model = expected_model(config, models)
+    check_shapes(config, model, sharding.make_mesh(config.mesh))
+    if config.data:
+        pipeline.check_sources(config.data)
+    else:
+        assert config.task is not None
+        check_examples(config.task)
+    return model
+
+
+def check_shapes(config: ExperimentConfig, model: RemBertConfig, mesh: Mesh) -> None:
+    """Checks what needs no data: that batch and heads can be divided, that names are of parameters, lengths, attention.
+
+    Raises:
+      RemBertError: naming the setting.
+    """
+    training = config.training
     sharding.check_batch(training.batch_size, mesh, config.optimizer.accumulation)
     if training.eval_batch_size:
         sharding.check_batch(training.eval_batch_size, mesh, name="training.eval_batch_size")
     if training.steps:
         learning_rate_schedule(config.optimizer, training.steps)
-    model = expected_model(config, models)
     sharding.check_heads(model.num_attention_heads, mesh)
     if config.optimizer.freeze or config.optimizer.learning_rate_factors or config.optimizer.weight_decay_factors:
         init = make_program(config, model, mesh).init
-        check_names(config.optimizer, jax.eval_shape(lambda: sharding.unbox(init(jax.random.key(0)))))
-    if config.data:
-        pipeline.check_sources(config.data)
-        name, length = "data.seq_length", config.data.seq_length
-    else:
-        assert config.task is not None
-        check_examples(config.task)
+        check_names(config.optimizer, sharding.unbox(train_state.abstract_params(init)))
+    name, length = "data.seq_length", config.data.seq_length if config.data else 0
+    if config.task:
         name, length = "task.max_length", config.task.max_length
     if length > model.max_position_embeddings:
         raise TrainingError(
@@ -103,7 +115,6 @@ def _check_stage(config: ExperimentConfig, models: Mapping[pathlib.Path, RemBert
             f"shorten {name} or give the model more positions"
         )
     _check_attention(config, model, length, mesh)
-    return model
 
 
 def _check_attention(config: ExperimentConfig, model: RemBertConfig, length: int, mesh: jax.sharding.Mesh) -> None:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from rembert_jax import sharding
 from rembert_jax.config import Execution, RemBertConfig
 from rembert_jax.ops.embedding import lookup
 from rembert_jax.ops.split import Split, parts
@@ -162,5 +163,4 @@ class Embed(nn.Module):
     def __call__(self, ids: Int[Array, "B L"]) -> Float[Array, "B L features"]:
         init = nn.with_logical_partitioning(truncated_normal(self.config), self.axes)
         table: Any = self.param("embedding", init, (self.rows, self.features), jnp.float32)
-        places: Any = nn.logical_to_mesh_axes(("batch", *self.axes))
-        return lookup(table, ids, Split.of(*places))
+        return lookup(table, ids, Split.of(*sharding.mesh_axes("batch", *self.axes)))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rembert_jax import losses
+from rembert_jax import losses, sharding
 from rembert_jax.modeling.models import (
     RemBertForMaskedLM,
     RemBertForSequenceClassification,
@@ -39,9 +38,9 @@ def masked_lm(model: RemBertForMaskedLM, z_loss: float = 0.0) -> Objective:
             **_dropout(key),
         )
         features, table, bias = prediction
-        places: Any = nn.logical_to_mesh_axes(("batch", "vocab", "embed"))
+        split = Split.of(*sharding.mesh_axes("batch", "vocab", "embed"))
         return losses.masked_lm_loss(
-            features, table, bias, batch["masked_labels"], batch["masked_weights"], z_loss, Split.of(*places)
+            features, table, bias, batch["masked_labels"], batch["masked_weights"], z_loss, split
         )
 
     return objective

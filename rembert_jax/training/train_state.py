@@ -32,9 +32,14 @@ class TrainState(struct.PyTreeNode):
     healthy: Any
 
 
+def abstract_params(init: Callable[[jax.Array], Any]) -> Any:
+    """Boxed shapes and dtypes. The key is made while tracing: under a mesh of devices that are not there none can be made."""
+    return jax.eval_shape(lambda: init(jax.random.key(0)))
+
+
 def state_shardings(init: Callable[[jax.Array], Any], tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Sharding of every leaf of the state that `create` builds, without building it."""
-    boxed = jax.eval_shape(init, jax.random.key(0))
+    boxed = abstract_params(init)
     params = sharding.param_shardings(boxed, mesh)
     plain = sharding.unbox(boxed)
     opt_state = sharding.like_params(jax.eval_shape(tx.init, plain), params, plain, mesh)
@@ -54,7 +59,7 @@ def _new(params: Params, tx: optax.GradientTransformation) -> TrainState:
 
 def abstract(init: Callable[[jax.Array], Any], tx: optax.GradientTransformation, shardings: TrainState) -> TrainState:
     """Shape, dtype and sharding of every leaf of the state that `create` builds, without building it."""
-    shapes = jax.eval_shape(lambda key: _new(sharding.unbox(init(key)), tx), jax.random.key(0))
+    shapes = jax.eval_shape(lambda: _new(sharding.unbox(init(jax.random.key(0))), tx))
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, shardings
     )
@@ -62,9 +67,8 @@ def abstract(init: Callable[[jax.Array], Any], tx: optax.GradientTransformation,
 
 def initial_params(init: Callable[[jax.Array], Any], seed: int, mesh: Mesh) -> Params:
     """The parameters that `create` starts from, in their shards."""
-    key = jax.random.key(seed)
-    shardings = sharding.param_shardings(jax.eval_shape(init, key), mesh)
-    return _draw(init, shardings)(key)
+    shardings = sharding.param_shardings(abstract_params(init), mesh)
+    return _draw(init, shardings)(jax.random.key(seed))
 
 
 def create(

@@ -1,5 +1,7 @@
 """What a run computes, made without data: the shapes it expects are those that come, and its step is the trainer's."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,3 +90,17 @@ def test_a_task_is_predicted_by_its_largest_logit(monkeypatch):
         mesh=sharding.make_mesh(config.mesh, jax.devices()[:1]),
     )
     np.testing.assert_array_equal(program.predict(jnp.zeros(()), {}), [1, 0])
+
+
+def test_a_step_never_sums_a_whole_table_over_the_parts_of_its_width():
+    # What is summed over "fsdp" is cut at once, and rows that are looked up go to where they are wanted.
+    config = settings.resolve(with_changes(TINY_PRETRAINING, {"mesh": {"data": 1, "fsdp": 4}}))
+    model = architecture.expected_model(config, {})
+    mesh = sharding.make_mesh(config.mesh, jax.devices()[:4])
+    compiled = stages.make_program(config, model, mesh).lower().compile().as_text()
+    tables = {f"{model.vocab_size},{width}" for width in (model.input_embedding_size, model.output_embedding_size)}
+    summed = set(re.findall(r"f32\[(\d+,\d+)\]\S* all-reduce\(", compiled))
+    assert not summed & tables
+    assert f"{model.vocab_size},{model.output_embedding_size // 4}" in set(
+        re.findall(r"f32\[(\d+,\d+)\]\S* reduce-scatter\(", compiled)
+    )

@@ -1,0 +1,113 @@
+"""What a compiled program sends and moves: a text worked by hand, and programs of this machine's compiler."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from rembert_jax.training.hlo import Program
+
+TEXT = """HloModule jit_step, is_scheduled=true
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %add.1 = f32[] add(%a, %b)
+}
+
+%condition (state: (s32[], f32[10,64])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(10)
+  %state = (s32[], f32[10,64]) parameter(0)
+  %step = s32[] get-tuple-element(%state), index=0
+  ROOT %less = pred[] compare(%step, %limit), direction=LT
+}
+
+%gather_begins (layer: f32[64]) -> (f32[64], f32[256]) {
+  %layer = f32[64]{0} parameter(0)
+  %all-gather.1 = f32[256]{0} all-gather(%layer), channel_id=7, replica_groups=[2,4]<=[8], dimensions={0}
+  ROOT %custom-call.1 = (f32[64], f32[256]) custom-call(%layer, %all-gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%gather_ends (layer: f32[64]) -> f32[256] {
+  %layer.1 = f32[64]{0} parameter(0)
+  ROOT %all-gather.2 = f32[256]{0} all-gather(%layer.1), channel_id=7, replica_groups=[2,4]<=[8], dimensions={0}
+}
+
+%take_layer (stack: f32[10,64], at: s32[]) -> f32[64] {
+  %stack = f32[10,64]{1,0} parameter(0)
+  %at = s32[] parameter(1)
+  ROOT %dynamic-slice.1 = f32[64]{0} dynamic-slice(%stack, %at), dynamic_slice_sizes={1,64}
+}
+
+%body (state: (s32[], f32[10,64])) -> (s32[], f32[10,64]) {
+  %state.1 = (s32[], f32[10,64]) parameter(0)
+  %step.1 = s32[] get-tuple-element(%state.1), index=0
+  %stack.1 = f32[10,64]{1,0} get-tuple-element(%state.1), index=1
+  %fusion.1 = f32[64]{0} fusion(%stack.1, %step.1), kind=kLoop, calls=%take_layer
+  %fusion.2 = (f32[64], f32[256]{0:S(1)}) fusion(%fusion.1), kind=kCustom, calls=%gather_begins
+  %fusion.3 = f32[256]{0:T(256)S(1)} fusion(%fusion.1), kind=kCustom, calls=%gather_ends
+  ROOT %tuple.1 = (s32[], f32[10,64]) tuple(%step.1, %stack.1)
+}
+
+ENTRY %main (x: f32[10,64]) -> f32[] {
+  %x = f32[10,64]{1,0} parameter(0)
+  %zero = s32[] constant(0)
+  %tuple.2 = (s32[], f32[10,64]) tuple(%zero, %x)
+  %while.1 = (s32[], f32[10,64]) while(%tuple.2), condition=%condition, body=%body
+  %y = f32[10,64]{1,0} get-tuple-element(%while.1), index=1
+  %all-reduce.1 = bf16[10,64]{1,0} all-reduce(%y), channel_id=1, replica_groups={{0,1},{2,3}}, to_apply=%sum
+  %copy-start.1 = (f32[10,64]{1,0:S(1)}, f32[10,64]{1,0}, u32[]) copy-start(%y)
+  ROOT %reduce.1 = f32[] reduce(%all-reduce.1, %zero), dimensions={0,1}, to_apply=%sum
+}
+"""
+
+
+def test_a_text_worked_by_hand():
+    program = Program(TEXT)
+    found = program.collectives()
+    # Ten times three quarters of 256 floats, begun and ended; once, around two devices, half of 640 there and back.
+    assert (found["all-gather"].calls, found["all-gather"].sent_bytes) == (10, 10 * 256 * 4 * 3 / 4)
+    assert (found["all-reduce"].calls, found["all-reduce"].sent_bytes) == (1, 2 * 640 * 2 / 2)
+    # In the loop a layer is read and written, counter beside it; then read twice; in faster memory nothing counts.
+    loop = (64 * 4 + 64 * 4 + 4) + (64 * 4 + 64 * 4) + 64 * 4
+    # The sum over devices, the copy of a part that is read, the sum over its values.
+    rest = (640 * 4 + 640 * 2) + (640 * 4 + 4) + (640 * 2 + 4 + 4)
+    assert program.memory_bytes() == 10 * loop + rest
+
+
+@pytest.mark.parametrize(
+    ("groups", "devices"),
+    [
+        ("[64,8]<=[512]", 8),
+        ("{{0,1,2,3},{4,5,6,7}}", 4),
+        ("mesh['axis_0'=2,'axis_1'=4,'axis_2'=8], device_ids=([64]) {'axis_0','axis_2'}", 16),
+    ],
+)
+def test_groups_of_every_form(groups, devices):
+    text = f"""
+ENTRY %main (x: f32[100]) -> f32[100] {{
+  %x = f32[100]{{0}} parameter(0)
+  ROOT %all-reduce.1 = f32[100]{{0}} all-reduce(%x), channel_id=1, replica_groups={groups}, to_apply=%sum
+}}
+"""
+    assert Program(text).collectives()["all-reduce"].sent_bytes == pytest.approx(2 * 400 * (devices - 1) / devices)
+
+
+def test_the_collectives_of_a_scan_on_this_machine():
+    mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,))
+
+    def total(x):
+        def body(carry, _):
+            return carry + jax.lax.psum(x * carry.sum(), "a"), None
+
+        return jax.lax.scan(body, x, length=6)[0]
+
+    split = jax.shard_map(total, mesh=mesh, in_specs=PartitionSpec("a"), out_specs=PartitionSpec("a"), check_vma=False)
+    x = jax.ShapeDtypeStruct((8 * 32,), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("a")))
+    found = Program(jax.jit(split).lower(x).compile().as_text()).collectives()
+    assert (found["all-reduce"].calls, found["all-reduce"].sent_bytes) == (6, 6 * 2 * 32 * 4 * 7 / 8)
+
+
+def test_a_loop_without_a_known_end_is_not_guessed():
+    with pytest.raises(ValueError, match="no single constant to count to"):
+        Program(TEXT.replace("constant(10)", "parameter(1)"))
