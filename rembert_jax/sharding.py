@@ -37,7 +37,7 @@ LOGICAL_RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
 )
 
 
-def mesh_axes(*names: str) -> list[Any]:
+def mesh_axes(*names: str | None) -> list[Any]:
     """Mesh axes of each logical axis by itself, by the rules that are set.
 
     Linen's own function is for the axes of one array, of which a mesh axis can split one alone: "batch" and "embed" share one.

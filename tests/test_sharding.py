@@ -199,7 +199,7 @@ def test_minus_one_takes_the_remaining_devices():
     ("config", "message"),
     [
         (MeshConfig(data=3), "needs 3 devices, found 8; change mesh.data, mesh.fsdp or mesh.tensor"),
-        (MeshConfig(data=-1, fsdp=3), "needs 6 devices, found 8"),
+        (MeshConfig(data=-1, fsdp=3), "needs a multiple of 3 devices, found 8"),
         (MeshConfig(data=-1, fsdp=-1), "expected positive sizes and at most one -1"),
         (MeshConfig(data=8, tensor=0), "expected positive sizes and at most one -1"),
         (MeshConfig(data=-2), "expected positive sizes and at most one -1"),

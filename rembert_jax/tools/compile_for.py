@@ -258,8 +258,16 @@ def search(config: ExperimentConfig, topology: str, steps: Mapping[str, Experime
                     found.append(report)
                     break
         if found:
-            return max(found, key=lambda report: report.best_mfu)
+            return best(found)
     raise CompileError(f"{topology}: no mesh, rematerialisation and micro-batch of this step fits; take more chips")
+
+
+def best(found: Sequence[Report]) -> Report:
+    """The fastest; of those within a hundredth of it, the one with least to hide that leaves a tenth of the memory free."""
+    fastest = max(report.best_mfu for report in found)
+    near = [report for report in found if report.best_mfu >= 0.99 * fastest]
+    roomy = [report for report in near if report.arguments + report.temporaries <= 0.9 * report.chip.hbm_bytes]
+    return min(roomy or near, key=lambda report: sum(report.bounds.values()))
 
 
 def _changed(config: ExperimentConfig, mesh: Mapping[str, int], remat: Any, accumulation: int) -> ExperimentConfig:

@@ -107,9 +107,7 @@ class Program:
                 continue
             channel = re.search(r"channel_id=(\d+)", instruction.rest)
             sent = runs * _sent(kind, instruction)
-            if computation.startswith(
-                "all-reduce-scatter"
-            ):  # A kernel of TPUs: each device keeps its part, and sends no more.
+            if computation.startswith("all-reduce-scatter"):  # Of TPUs: each device keeps its part, and sends half.
                 kind, sent = "reduce-scatter", sent / 2
             split = channel and computation not in self.scheduled
             key = kind, f"{channel and channel[1]} {_ARRAY.findall(instruction.shape)[0][:2]}" if split else name

@@ -136,7 +136,7 @@ def test_other_vocabulary_than_the_checkpoints_is_refused(pretrained, tmp_path, 
         ({"execution.attention": "cudnn"}, r"attention='cudnn' runs on cuda and gpu, and this is cpu; .*take auto or xla"),
         ({"training.z_loss": -1.0}, r"z_loss=-1\.0: expected at least 0"),
         ({"drop_top_layers": 1}, "drop_top_layers=1: expected layers of the run that init_from or model_from names"),
-        ({"mesh": {"tensor": 3}}, r"mesh .*'tensor': 3\} needs \d+ devices, found 1; change mesh\.data"),
+        ({"mesh": {"tensor": 3}}, r"mesh .*'tensor': 3\} needs a multiple of 3 devices, found 1; change mesh\.data"),
     ],
 )  # fmt: skip
 def test_wrong_configs_are_explained_before_training(tmp_path, one_device, changes, message):

@@ -60,6 +60,13 @@ def test_what_binds_a_step_worked_by_hand():
     assert "DOES NOT FIT" in compile_for.describe(report(temporaries=14 << 30))
 
 
+def test_of_the_fastest_the_one_is_best_that_leaves_memory_free_and_hides_least():
+    full, free, slower = report(), report(temporaries=8 << 30), report(executed_flops=int(21 * 197e12))
+    busy = report(temporaries=8 << 30, memory_traffic=0.9 * 819e9)
+    assert compile_for.best([full, busy, free, slower]) is free
+    assert compile_for.best([full, slower]) is full, "where none leaves a tenth"
+
+
 @pytest.mark.parametrize("topology", ["v7:2x2", "v5e", "v5e:4", "v5e:2x2x2", "v4:8x8", "v4:0x2x2", "H100"])
 def test_unknown_topologies_are_refused_with_the_known_ones(topology):
     with pytest.raises(compile_for.CompileError, match=r"expected one of v4:NxNxN, v5e:NxN, v5p:NxNxN, v6e:NxN"):
