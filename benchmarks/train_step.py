@@ -87,8 +87,8 @@ def products(size: str) -> list[tuple[int, int, int]]:
     ]
 
 
-def our_step(size: str, dtype: str, batches: Iterator[dict[str, Any]] | None = None) -> Callable[[], Any]:
-    """As the trainer compiles it, on one batch again and again or on the next of `batches`."""
+def our_program(size: str, dtype: str) -> Any:
+    """The package's own, as the trainer has it."""
     from rembert_jax import sharding
     from rembert_jax.config import Execution, RemBertConfig
     from rembert_jax.data.pipeline import DataConfig
@@ -97,24 +97,30 @@ def our_step(size: str, dtype: str, batches: Iterator[dict[str, Any]] | None = N
     from rembert_jax.training.settings import TrainingConfig
 
     rows, length, predictions = SIZES[size]["batch"]
-    mesh = sharding.make_mesh(sharding.MeshConfig())
-    made = program.pretraining(
+    return program.pretraining(
         RemBertConfig(**SIZES[size]["model"]),
         execution=Execution(scan_layers=False, compute_dtype=dtype),  # pyright: ignore[reportArgumentType]
         data=DataConfig(source="synthetic", seq_length=length, max_predictions=predictions),
         optimizer=OptimizerConfig(learning_rate=1e-4),
         training=TrainingConfig(batch_size=rows, steps=1000),
         seed=0,
-        mesh=mesh,
+        mesh=sharding.make_mesh(sharding.MeshConfig()),
     )
+
+
+def our_step(size: str, dtype: str, batches: Iterator[dict[str, Any]] | None = None) -> Callable[[], Any]:
+    """Its step, on one batch again and again or on the next of `batches`."""
+    from rembert_jax import sharding
+
+    made = our_program(size, dtype)
     with made.on_mesh():
         state = made.create()
-        same = sharding.to_global(batch_of(size), mesh)
+        same = sharding.to_global(batch_of(size), made.mesh)
 
     def run() -> float:
         nonlocal state
         with made.on_mesh():
-            batch = sharding.to_global(next(batches), mesh) if batches else same
+            batch = sharding.to_global(next(batches), made.mesh) if batches else same
             state, sums = made.step(state, batch)
         return float(sums["loss"] / sums["weight"])
 

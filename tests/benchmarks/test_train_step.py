@@ -3,8 +3,12 @@
 import importlib.util
 import json
 
+import jax
 import pytest
 from helpers import ROOT
+
+from rembert_jax import sharding
+from rembert_jax.experiments import architecture, settings, stages
 
 
 @pytest.fixture
@@ -27,6 +31,25 @@ def test_a_step_and_the_limit_are_measured(benchmark, tmp_path, monkeypatch, cap
     tokens, predictions = 32 * (4 * 16 * 16 + 2 * 16 * 32 + 2 * 16 * 16 + 8 * 16), 6 * (16 * 24 + 24 * 100)
     assert result["model_flops"] == 6 * (tokens + predictions)
     assert "not compared" in capsys.readouterr().out
+
+
+def test_the_step_is_that_of_a_run_with_such_a_config(benchmark, monkeypatch):
+    make_mesh = sharding.make_mesh
+    monkeypatch.setattr(sharding, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
+    rows, length, predictions = benchmark.SIZES["tiny"]["batch"]
+    model = dict(benchmark.SIZES["tiny"]["model"])
+    config = settings.resolve(
+        {
+            "tokenizer": {"vocab_size": model.pop("vocab_size")},
+            "model": model,
+            "execution": {"scan_layers": False},
+            "data": {"source": "synthetic", "seq_length": length, "max_predictions": predictions},
+            "optimizer": {"learning_rate": 1e-4},
+            "training": {"batch_size": rows, "steps": 1000},
+        }
+    )
+    program = stages.make_program(config, architecture.expected_model(config, {}), sharding.make_mesh(config.mesh))
+    assert benchmark.our_program("tiny", "float32").lower().as_text() == program.lower().as_text()
 
 
 def test_the_table_says_how_much_faster_ours_is_and_what_share_of_the_limit_it_reaches(benchmark):

@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import re
 import sys
 import types
 
@@ -167,7 +168,10 @@ def test_disabled_progress_is_silent():
 
 
 def test_messages_of_the_package_are_shown_once(package_logger, capsys):
+    before = list(logging.getLogger().handlers)
     writers.log_to_terminal()
     writers.log_to_terminal()
     logging.getLogger("rembert_jax.training.hooks").info("step %d", 3)
-    assert capsys.readouterr().err.count("step 3\n") == 1
+    logging.getLogger("another").info("unseen")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d step 3\n", capsys.readouterr().err)
+    assert logging.getLogger().handlers == before and not package_logger.propagate, "of other packages nothing changes"
