@@ -1,6 +1,6 @@
 """Sentences of mixed length through the encoder, against the best that a PyTorch user gets.
 
-    python benchmarks/inference.py [--path='corpus/{language}/dev.txt'] [--output results.json]
+    python benchmarks/inference.py [--path='corpus/{language}/train.txt'] [--output results.json]
 
 The encoder has the released sizes and new parameters. All contenders take the same sentences, sorted by length. Ours fills
 batches of a few fixed shapes, each compiled once; PyTorch pads a batch to its longest sentence. Each has a process of its own;
@@ -30,26 +30,36 @@ SIZES: dict[str, dict[str, Any]] = {
              "input_embedding_size": 8, "output_embedding_size": 24, "intermediate_size": 32},
 }  # fmt: skip
 BUCKETS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+LEARN_FROM = 20_000
+"""Lines for the vocabulary."""
 OURS, PLAIN, COMPILED = "rembert_jax", "transformers", "transformers, torch.compile"
 
 
-def token_ids(lines: Sequence[str], vocab_size: int) -> list[list[int]]:
-    """Of a vocabulary learnt from the lines, with [CLS] and [SEP], the shortest first, at most 512 tokens."""
+def token_ids(lines: Sequence[str], sentences: int, vocab_size: int) -> list[list[int]]:
+    """Of the first of the lines, by a vocabulary learnt from all; with [CLS] and [SEP], the shortest first, at most 512."""
     from rembert_jax.tokenization import RemBertTokenizer, vocabulary
 
     with tempfile.TemporaryDirectory() as folder:
         vocabulary.train_vocabulary(iter(lines), f"{folder}/spm.model", vocab_size=vocab_size)
         tokenizer = RemBertTokenizer(f"{folder}/spm.model")
-        return sorted((tokenizer.encode(line)[:512] for line in lines), key=len)
+        return sorted((tokenizer.encode(line)[:512] for line in lines[:sentences]), key=len)
 
 
 def buckets(sentences: Sequence[list[int]], tokens: int) -> list[tuple[int, int, list[list[int]]]]:
-    """Batches (rows, length, sentences): as many rows of a bucket's length as make so many tokens, the last not filled."""
-    batches = []
-    for least, length in zip((0, *BUCKETS), BUCKETS, strict=False):
-        rows = max(1, tokens // length)
-        inside = [sentence for sentence in sentences if least < len(sentence) <= length]
-        batches += [(rows, length, inside[start : start + rows]) for start in range(0, len(inside), rows)]
+    """Batches (rows, length, sentences) of sorted sentences: of each length as many rows as make so many tokens.
+
+    The next batch has the least length that all its sentences fit into. The last one of all has half as many rows, and half of
+    those, as long as its sentences find room.
+    """
+    batches, rest = [], list(sentences)
+    while rest:
+        rows, length = next(
+            (rows, length) for length in BUCKETS if len(rest[: (rows := max(1, tokens // length))][-1]) <= length
+        )
+        inside, rest = rest[:rows], rest[rows:]
+        while rows // 2 >= len(inside):
+            rows //= 2
+        batches.append((rows, length, inside))
     return batches
 
 
@@ -135,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--path", default="", help="text files, a text a line, with {language} in the name")
     parser.add_argument("--size", choices=SIZES, default="released")
     parser.add_argument("--sentences", type=int, default=256)
-    parser.add_argument("--vocab_size", type=int, default=500, help="pieces to learn from the sentences")
+    parser.add_argument("--vocab_size", type=int, default=500, help="pieces to learn from the text")
     parser.add_argument("--tokens", type=int, default=1024, help="about how many make a batch")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=pathlib.Path, help="JSON file to write")
@@ -145,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name, file = flags.child
         print(json.dumps(measure(name, flags.size, pathlib.Path(file), flags.tokens, flags.repeats)))
         return
-    sentences = token_ids(lines_of(flags.path, flags.sentences), flags.vocab_size)
+    sentences = token_ids(lines_of(flags.path, LEARN_FROM), flags.sentences, flags.vocab_size)
     compared = bool(util.find_spec("torch") and util.find_spec("transformers"))
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "sentences.json"

@@ -16,17 +16,17 @@ def inference():
     return module
 
 
-def test_every_sentence_is_in_the_smallest_bucket_that_holds_it(inference):
-    sentences = [[7] * length for length in (3, 16, 16, 17, 24, 100, 512)]
-    batches = inference.buckets(sentences, 32)
+def test_what_does_not_fill_a_batch_goes_to_the_next_bucket(inference):
+    sentences = [[7] * length for length in (3, 16, 16, 17, 24, 30, 100)]
+    batches = inference.buckets(sentences, 64)
     assert [(rows, length, [len(one) for one in inside]) for rows, length, inside in batches] == [
-        (2, 16, [3, 16]),
-        (2, 16, [16]),
-        (1, 24, [17]),
-        (1, 24, [24]),
+        (2, 24, [3, 16]),
+        (2, 24, [16, 17]),
+        (2, 32, [24, 30]),
         (1, 128, [100]),
-        (1, 512, [512]),
     ]
+    assert inference.buckets([[7] * 3] * 9, 256) == [(16, 16, [[7] * 3] * 9)]
+    assert inference.buckets([[7] * 3] * 3, 256) == [(4, 16, [[7] * 3] * 3)], "a quarter of sixteen rows holds them"
 
 
 @pytest.mark.long
