@@ -29,7 +29,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"vocab_size": 250_300, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
              "input_embedding_size": 8, "output_embedding_size": 24, "intermediate_size": 32},
 }  # fmt: skip
-BUCKETS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+BUCKETS = (*range(8, 65, 8), *range(80, 129, 16), *range(160, 257, 32), *range(320, 513, 64))
 LEARN_FROM = 20_000
 """Lines for the vocabulary."""
 OURS, PLAIN, COMPILED = "rembert_jax", "transformers", "transformers, torch.compile"

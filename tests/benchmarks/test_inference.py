@@ -23,10 +23,10 @@ def test_what_does_not_fill_a_batch_goes_to_the_next_bucket(inference):
         (2, 24, [3, 16]),
         (2, 24, [16, 17]),
         (2, 32, [24, 30]),
-        (1, 128, [100]),
+        (1, 112, [100]),
     ]
-    assert inference.buckets([[7] * 3] * 9, 256) == [(16, 16, [[7] * 3] * 9)]
-    assert inference.buckets([[7] * 3] * 3, 256) == [(4, 16, [[7] * 3] * 3)], "a quarter of sixteen rows holds them"
+    assert inference.buckets([[7] * 3] * 9, 256) == [(16, 8, [[7] * 3] * 9)]
+    assert inference.buckets([[7] * 3] * 3, 256) == [(4, 8, [[7] * 3] * 3)], "an eighth of 32 rows holds them"
 
 
 @pytest.mark.long
