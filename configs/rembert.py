@@ -1,15 +1,12 @@
 """The released model's pre-training: 993M parameters, 576M of them for fine-tuning.
 
-    python train.py --config='configs/rembert.py:text=DATA/{language}/{split}.txt' --workdir=runs/rembert \
-      --config.mesh.fsdp=8
+    python train.py --config='configs/rembert.py:text=DATA/{language}/{split}.txt' --workdir=runs/rembert
 
-Everything is the paper's (Chung et al., 2021, appendix A): batches of 2048 rows of 512 tokens, 1.76M steps, Adam without
-dropout, a learning rate of 2e-4 after 15,000 steps, languages in proportion to the root of their texts. The decay is not told;
-here it is linear. Whether it fits your TPUs, on which mesh, and how fast it could be at most, says without a TPU and data
+What is published of it (Chung et al., 2021) is as published: batches of 2048 rows of 512 tokens, 1.76M steps, Adam, a learning
+rate of 2e-4 after 15,000 steps. How it decays is not told; here it does so linearly. This command says whether it fits your
+TPUs, on which mesh, and how fast it could be at most, and needs neither a TPU nor data (five slices: docs/scaling.md):
 
     python -m rembert_jax.tools.compile_for --config=configs/rembert.py --topology=v4:8x8x8 --search
-
-and docs/scaling.md, which has that for five slices.
 
 Arguments:
   text: pattern for UTF-8 files (plain or .gz), a document a line; languages are found from folders, splits are train and dev.

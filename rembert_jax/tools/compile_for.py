@@ -297,6 +297,7 @@ def _parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; ends the process with 0 if the step fits, else with 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
