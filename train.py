@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from typing import Any
 
 if (
@@ -26,7 +27,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from rembert_jax.errors import RemBertError
-from rembert_jax.experiments import compile_cache, run, sweep
+from rembert_jax.experiments import compile_cache, processes, run, sweep
 from rembert_jax.training import hooks, writers
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with an optional :argument.", lock_config=True)
@@ -37,6 +38,19 @@ _SHARED = flags.DEFINE_string(
 )
 _COMPILE_CACHE = flags.DEFINE_string(
     "compile_cache", "", "Folder for compiled programs, by default in the user's cache folder; off keeps none."
+)
+_COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address",
+    "",
+    "host:port of the first process of a run of several, where JAX does not find it by itself.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the run has; 1 looks for no others.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+_CONNECT_TIMEOUT = flags.DEFINE_integer(
+    "connect_timeout", processes.TIMEOUT, "Seconds to wait for the other processes."
+)
+_HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
+    "heartbeat_timeout", processes.HEARTBEAT, "Seconds after which a process of which nothing is heard counts as dead."
 )
 
 _overrides: dict[str, Any] = {}
@@ -105,9 +119,16 @@ def _unknown_key(argv: list[str]) -> str:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    writers.log_to_terminal()
-    compile_cache.keep_compiled(_COMPILE_CACHE.value)
     try:
+        number = processes.connect(
+            _COORDINATOR_ADDRESS.value,
+            _NUM_PROCESSES.value,
+            _PROCESS_ID.value,
+            timeout=_CONNECT_TIMEOUT.value,
+            heartbeat=_HEARTBEAT_TIMEOUT.value,
+        )
+        writers.log_to_terminal(number)
+        compile_cache.keep_compiled(_COMPILE_CACHE.value)
         run.run(_CONFIG.value.to_dict(), _WORKDIR.value or "", shared=_SHARED.value or "")
     except hooks.Stopped as stopped:
         print(stopped, file=sys.stderr)
@@ -116,7 +137,12 @@ def main(argv: list[str]) -> None:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except RemBertError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        message = f"{type(error).__name__}: {error}"
+        processes.abandon(message)
+        sys.exit(message)
+    except Exception:
+        processes.abandon(traceback.format_exc())
+        raise
 
 
 if __name__ == "__main__":

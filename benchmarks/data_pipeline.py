@@ -77,6 +77,9 @@ def batches_of(folder: pathlib.Path, kind: str, length: int, rows: int, predicti
 
 def measure(folder: pathlib.Path, kind: str, length: int, rows: int, seconds: float) -> dict[str, Any]:
     """What a child process finds out: it makes batches for so many seconds, after a first one."""
+    import jax
+    import numpy as np
+
     batches = batches_of(folder, kind, length, rows)
     next(batches)
     begin, begin_cpu, tokens, made = time.perf_counter(), time.process_time(), 0, 0
@@ -90,7 +93,7 @@ def measure(folder: pathlib.Path, kind: str, length: int, rows: int, seconds: fl
         "padding": 1 - tokens / (made * rows * length),
         "threads": threading.active_count(),
         "peak_bytes": peak_bytes(),
-        "state_bytes": len(json.dumps(batches.get_state())),
+        "state_bytes": sum(sum(np.size(leaf) for leaf in jax.tree.leaves(row)) * 8 for row in batches.get_state()),
     }
 
 

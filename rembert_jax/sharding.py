@@ -186,19 +186,43 @@ def like_params(tree: Any, shardings: Any, abstract_params: Any, mesh: Mesh) -> 
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Turns this process's rows into global arrays split over "data" and "fsdp"."""
-    sharding = batch_sharding(mesh)
-    return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
+def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
+    """Numbers, in rising order, of the rows of a batch that the devices of this process hold.
+
+    They follow from the mesh, and processes may have rows in common: those over which "tensor" reaches.
+    """
+    places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(*place[0].indices(batch_size)) for place in places if place]))
 
 
-def replicated_rows_to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Like `to_global` for a batch of which every process holds all rows (evaluation)."""
+def to_global(rows: Mapping[str, np.ndarray], mesh: Mesh, batch_size: int | None = None) -> dict[str, jax.Array]:
+    """Global arrays split over "data" and "fsdp".
+
+    Args:
+      rows: this process's `local_rows` of a batch of `batch_size` rows; or all its rows, in every process, where that is None.
+      mesh: where they go.
+      batch_size: of all processes.
+    """
     sharding = batch_sharding(mesh)
-    return {
-        key: jax.make_array_from_callback(value.shape, sharding, lambda index, value=value: value[index])
-        for key, value in batch.items()
-    }
+    numbers = None if batch_size is None else local_rows(batch_size, mesh)
+
+    def place(value: np.ndarray) -> jax.Array:
+        size = batch_size or len(value)
+
+        def part(index: Any) -> np.ndarray:
+            start, stop, _ = index[0].indices(size)
+            first = start if numbers is None else int(numbers.searchsorted(start))
+            return value[first : first + stop - start]
+
+        return jax.make_array_from_callback((size, *value.shape[1:]), sharding, part)
+
+    return {key: place(value) for key, value in rows.items()}
+
+
+def from_global(array: jax.Array) -> np.ndarray:
+    """This process's `local_rows` of a global array."""
+    parts = {shard.index[0].indices(len(array))[0]: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
 
 
 def check_heads(heads: int, mesh: Mesh) -> None:
@@ -216,23 +240,14 @@ def check_heads(heads: int, mesh: Mesh) -> None:
 
 
 def check_batch(batch_size: int, mesh: Mesh, accumulation: int = 1, name: str = "training.batch_size") -> None:
-    """Checks that the rows of a global batch can be dealt out to shards, processes and accumulation steps.
+    """Checks that the rows of a global batch can be dealt out to shards and accumulation steps.
 
     Raises:
-      RemBertError: naming the sizes that do not divide, or if processes would give different rows for the same shard.
+      RemBertError: naming the sizes that do not divide.
     """
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulation
-    if batch_size % parts or batch_size % jax.process_count():
+    if batch_size % parts:
         raise RemBertError(
             f"{name}={batch_size} is not divisible by mesh.data x mesh.fsdp x accumulation = "
-            f"{mesh.shape['data']} x {mesh.shape['fsdp']} x {accumulation} (and by {jax.process_count()} processes); "
-            f"use a multiple of {math.lcm(parts, jax.process_count())}"
+            f"{mesh.shape['data']} x {mesh.shape['fsdp']} x {accumulation}; use a multiple of {parts}"
         )
-    # Each process reads its own rows, so the devices that hold copies of a row must belong to one process.
-    for shard in mesh.devices.reshape(-1, mesh.shape["tensor"]):
-        owners = sorted({device.process_index for device in shard})
-        if len(owners) > 1:
-            raise RemBertError(
-                f"mesh.tensor={mesh.shape['tensor']} spans the processes {owners}, each of which reads other rows; "
-                "choose a mesh.tensor that divides the devices of one process"
-            )

@@ -184,10 +184,11 @@ def test_initial_values_do_not_depend_on_the_mesh(tiny_config):
 
 def test_batches_are_split_over_data_and_fsdp():
     rows = np.arange(16, dtype=np.int32).reshape(8, 2)
-    for place in (sharding.to_global, sharding.replicated_rows_to_global):
-        array = place({"rows": rows}, mesh_of(2, 2, 2))["rows"]
+    for size in (None, 8):
+        array = sharding.to_global({"rows": rows}, mesh_of(2, 2, 2), size)["rows"]
         np.testing.assert_array_equal(array, rows)
         assert {shard.data.shape for shard in array.addressable_shards} == {(2, 2)}
+        np.testing.assert_array_equal(sharding.from_global(array), rows)
 
 
 def test_minus_one_takes_the_remaining_devices():
@@ -244,26 +245,44 @@ def test_heads_are_never_split(heads, tensor):
 def test_batch_that_does_not_divide_is_refused():
     mesh = mesh_of(2, 2, 2)
     sharding.check_batch(24, mesh, accumulation=3)
-    with pytest.raises(ValueError, match=r"batch_size=20 is not divisible .* = 2 x 2 x 3 .* use a multiple of 12"):
+    with pytest.raises(ValueError, match=r"batch_size=20 is not divisible .* = 2 x 2 x 3; use a multiple of 12"):
         sharding.check_batch(20, mesh, accumulation=3)
 
 
-def _mesh_of_processes(data, tensor, processes):
-    """What `check_batch` reads of a mesh whose devices lie in several processes, in order."""
-    owners = np.arange(data * tensor) // (data * tensor // processes)
-    devices = np.array([types.SimpleNamespace(process_index=int(owner)) for owner in owners])
-    return types.SimpleNamespace(
-        shape={"data": data, "fsdp": 1, "tensor": tensor}, devices=devices.reshape(data, 1, tensor)
-    )
+class _Mesh:
+    """What is read of the mesh of a process that has some of the devices."""
+
+    def __init__(self, monkeypatch, places):
+        def indices(shape):
+            return {number: (slice(*place),) for number, place in enumerate(places)}
+
+        split = types.SimpleNamespace(addressable_devices_indices_map=indices)
+        monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: split)
 
 
-def test_copies_of_a_row_must_belong_to_one_process(monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    sharding.check_batch(8, _mesh_of_processes(data=2, tensor=4, processes=2))
-    with pytest.raises(RemBertError, match=r"mesh\.tensor=8 spans the processes \[0, 1\].*choose a mesh\.tensor that"):
-        sharding.check_batch(8, _mesh_of_processes(data=1, tensor=8, processes=2))
-    with pytest.raises(RemBertError, match=r"batch_size=3 is not divisible .*2 processes\); use a multiple of 2$"):
-        sharding.check_batch(3, _mesh_of_processes(data=1, tensor=8, processes=2))
+@pytest.mark.parametrize(
+    ("places", "rows"),
+    [
+        ([(None,)], range(8)),
+        ([(0, 2), (0, 2), (2, 4)], range(4)),  # Copies of a row over "tensor".
+        ([(6, 8), (0, 2)], [0, 1, 6, 7]),  # Devices need not lie beside each other.
+    ],
+)
+def test_a_process_makes_the_rows_that_its_devices_hold(monkeypatch, places, rows):
+    assert sharding.local_rows(8, _Mesh(monkeypatch, places)).tolist() == list(rows)
+
+
+def test_rows_of_a_process_go_where_their_numbers_say(monkeypatch):
+    monkeypatch.setattr(sharding, "local_rows", lambda size, mesh: np.array([0, 1, 6, 7]))
+    asked = {}
+
+    def make(shape, split, part):
+        asked["shape"] = shape
+        return [part((slice(*place),)).tolist() for place in ((6, 8), (0, 2), (1, 2))]
+
+    monkeypatch.setattr(jax, "make_array_from_callback", make)
+    found = sharding.to_global({"x": np.array([10, 11, 16, 17])}, mesh_of(2, 2, 2), 8)
+    assert found == {"x": [[16, 17], [10, 11], [11]]} and asked["shape"] == (8,)
 
 
 def test_released_model_divides_on_a_pod():

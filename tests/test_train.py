@@ -113,8 +113,9 @@ def test_killed_run_ends_with_the_same_parameters(tmp_path):
 def test_wrong_command_line_is_explained(tmp_path, capsys, monkeypatch, flags, message):
     config = _write_config(tmp_path / "config.py")
     given = [] if any(flag.startswith("--config=") for flag in flags) else [f"--config={config}"]
-    monkeypatch.setattr(train.writers, "log_to_terminal", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["train.py", *given, f"--workdir={tmp_path / 'run'}", *flags])
+    monkeypatch.setattr(train.writers, "log_to_terminal", lambda process: None)
+    workdir = f"--workdir={tmp_path / 'run'}"
+    monkeypatch.setattr(sys, "argv", ["train.py", *given, workdir, "--num_processes=1", *flags])
     with flagsaver.flagsaver(), pytest.raises(SystemExit) as end:
         train.main(train.parse_flags(sys.argv))
     said = str(end.value)
@@ -153,7 +154,8 @@ def test_only_what_the_package_refuses_is_cut_to_one_line(monkeypatch, error, sh
 
     monkeypatch.setattr(train.run, "run", run)
     monkeypatch.setattr(train, "_COMPILE_CACHE", SimpleNamespace(value=""))
-    monkeypatch.setattr(train.writers, "log_to_terminal", lambda: None)
+    monkeypatch.setattr(train.writers, "log_to_terminal", lambda process: None)
+    monkeypatch.setattr(train, "_NUM_PROCESSES", SimpleNamespace(value=1))
     monkeypatch.setattr(train, "_CONFIG", SimpleNamespace(value=SimpleNamespace(to_dict=dict)))
     monkeypatch.setattr(train, "_WORKDIR", SimpleNamespace(value="run"))
     monkeypatch.setattr(train, "_SHARED", SimpleNamespace(value=None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ SAMPLE = 5000
 
 
 def frequency_losses(
-    texts: Mapping[str, Sequence[str]],
+    texts: Mapping[str, Sequence[str] | Sequence[list[int]]],
     batches: Mapping[str, Sequence[Features]],
     tokenizer: RemBertTokenizer,
     sample: int = SAMPLE,
@@ -23,7 +24,7 @@ def frequency_losses(
     """Loss (nats per masked token) by language of a guess that knows the language and how frequent each piece is in it.
 
     Args:
-      texts: language to training texts.
+      texts: language to training texts, or to their token ids.
       batches: language to held-out batches (`pipeline.eval_batches`).
       tokenizer: of both.
       sample: how many training texts of each language are counted, spread evenly over all of them.
@@ -31,11 +32,12 @@ def frequency_losses(
     return {language: _loss(texts[language], rows, tokenizer, sample) for language, rows in batches.items()}
 
 
-def _loss(texts: Sequence[str], batches: Sequence[Features], tokenizer: RemBertTokenizer, sample: int) -> float:
+def _loss(texts: Sequence[Any], batches: Sequence[Features], tokenizer: RemBertTokenizer, sample: int) -> float:
     counts = np.ones(tokenizer.vocab_size)  # One more than seen, so that nothing is impossible.
     step = max(1, len(texts) // sample)
     for index in range(0, len(texts), step):
-        ids = encode(tokenizer, texts[index])
+        text = texts[index]
+        ids = encode(tokenizer, text) if isinstance(text, str) else text
         counts += np.bincount(np.array(ids, np.int64), minlength=len(counts))
     nats = -np.log(counts / counts.sum())
     loss = sum(float(np.sum(batch["masked_weights"] * nats[batch["masked_labels"]])) for batch in batches)

@@ -10,12 +10,10 @@ import grain
 import numpy as np
 
 from rembert_jax.data.schedules import Schedule, value_at
+from rembert_jax.data.shuffled import Shuffled
 from rembert_jax.errors import RemBertError
 
 logger = logging.getLogger(__name__)
-
-TABLE = 2**16
-"""Texts of which an order is kept as a table; Grain's function of the index takes longer for fewer."""
 
 
 def language_shares(counts: Mapping[str, int], alpha: float) -> dict[str, float]:
@@ -52,42 +50,43 @@ def log_shares(counts: Mapping[str, int], shares: Mapping[str, float]) -> None:
                     100 * shares[language])  # fmt: skip
 
 
-class MixedTexts(grain.IterDataset):
-    """Token ids of the texts of all languages, mixed, without end.
+GOLDEN_RATIO = 0.5 * (5**0.5 - 1)
 
-    One stage for all languages, since Grain takes longer for a stage than for most texts. The language that is furthest behind
-    its share comes next. All processes and workers together read each text of a language once in an epoch, also when its share
-    changes.
+
+class MixedTexts(grain.IterDataset):
+    """Token ids of the texts of all languages, mixed, without end: one of the streams that rows of batches come from.
+
+    One stage for all languages, since Grain takes longer for a stage than for most texts. Each language is an arc of a circle,
+    as long as its share; the next text is of the language that lies a golden angle further on, so after any number of texts
+    each language has had its share but for a few of them. All streams together read each text of a language once in an epoch,
+    also when its share changes.
 
     Args:
-      texts: of each language, or their token ids.
+      texts: of each language, or their token ids, in the order in which they are read; streams may have them in common.
+      counts: texts in an epoch of each language.
       encode: makes token ids of either.
       alpha: of the shares. The step of a text is taken from the tokens drawn before it; what is drawn waits in open rows before
-        it is trained on, so the mixture is ahead by a few batches.
+        it is trained on, so the mixture is ahead by up to `packing.OPEN_ROWS` batches.
       tokens_per_step: tokens of this stream that a step of training takes.
-      seed: of the order of texts.
+      start: where on the circle it begins, from 0 to 1.
       index, count: which texts are of this stream: every `count`-th of each language, from `index` on.
     """
 
     def __init__(
         self,
-        texts: Sequence[Sequence[Any]],
+        texts: Sequence[Shuffled],
+        counts: Sequence[int],
         encode: Callable[[Any], list[int]],
         *,
         alpha: Schedule,
         tokens_per_step: float,
-        seed: int,
+        start: float = 0.0,
         index: int = 0,
         count: int = 1,
     ) -> None:
         super().__init__()
-        self.texts, self.encode, self.alpha, self.tokens_per_step = texts, encode, alpha, tokens_per_step
-        self.texts_seed, self.index, self.count = seed, index, count
-
-    def set_slice(self, sl: slice, sequential_slice: bool = False) -> None:
-        """Gives a worker its part: Grain calls this in each of them."""
-        assert not sequential_slice, "texts are dealt out in turn"
-        self.index, self.count = self.index + self.count * sl.start, self.count * sl.step
+        self.texts, self.counts, self.encode, self.alpha = texts, counts, encode, alpha
+        self.tokens_per_step, self.start, self.index, self.count = tokens_per_step, start, index, count
 
     def __iter__(self) -> grain.DatasetIterator:
         return _MixedTextsIterator(self)
@@ -97,54 +96,25 @@ class _MixedTextsIterator(grain.DatasetIterator):
     def __init__(self, dataset: MixedTexts) -> None:
         super().__init__()
         self._dataset = dataset
-        self._languages = [_Shuffled(texts, [dataset.texts_seed, n]) for n, texts in enumerate(dataset.texts)]
-        self._counts = [len(texts) for texts in dataset.texts]
-        self._tokens, self._drawn, self._due = 0, [0] * len(self._counts), np.zeros(len(self._counts))
-        self._step, self._shares = -1, self._due
+        self.set_state({"tokens": 0, "drawn": np.zeros(len(dataset.texts), np.int64)})
 
     def __next__(self) -> list[int]:
         dataset = self._dataset
         step = int(self._tokens / dataset.tokens_per_step)
         if step != self._step:
-            self._step, self._shares = step, smoothed_shares(self._counts, value_at(dataset.alpha, step))
-        self._due += self._shares
-        chosen = int(self._due.argmax())
-        self._due[chosen] -= 1.0
-        ids = dataset.encode(self._languages[chosen][dataset.index + dataset.count * self._drawn[chosen]])
+            self._step = step
+            self._ends = np.cumsum(smoothed_shares(dataset.counts, value_at(dataset.alpha, step)))
+        where = (dataset.start + self._all_drawn * GOLDEN_RATIO) % 1.0
+        chosen = min(int(self._ends.searchsorted(where, "right")), len(self._ends) - 1)  # The sum may fall short of 1.
+        ids = dataset.encode(dataset.texts[chosen][dataset.index + dataset.count * int(self._drawn[chosen])])
         self._drawn[chosen] += 1
+        self._all_drawn += 1
         self._tokens += len(ids) + 2  # With [CLS] and [SEP].
         return ids
 
     def get_state(self) -> dict[str, Any]:
-        return {"tokens": self._tokens, "drawn": self._drawn.copy(), "due": self._due.tolist()}
+        return {"tokens": self._tokens, "drawn": self._drawn.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self._tokens, self._drawn, self._due = state["tokens"], list(state["drawn"]), np.array(state["due"])
-        self._step = -1
-
-
-class _Shuffled:
-    """The texts of one language without end, each epoch in an order of its own."""
-
-    def __init__(self, texts: Sequence[Any], seed: list[int]) -> None:
-        self._texts, self._seed = texts, seed
-        self._epoch, self._order = -1, _permutation(1, seed)
-
-    def __getitem__(self, position: int) -> Any:
-        epoch, index = divmod(position, len(self._texts))
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, _permutation(len(self._texts), [*self._seed, epoch])
-        return self._texts[self._order(index)]
-
-
-def _permutation(size: int, seed: list[int]) -> Callable[[int], int]:
-    if size <= TABLE:
-        return np.random.default_rng(seed).permutation(size).tolist().__getitem__
-    number, last = int(np.random.SeedSequence(seed).generate_state(1)[0]), size - 1
-    # Where the last index is a power of four, Grain's function (0.2.18) leaves out one and gives another one twice.
-    largest = last if last & (last - 1) else last - 1
-
-    def shuffled(index: int) -> int:
-        return grain.experimental.index_shuffle(index, max_index=largest, seed=number, rounds=4)
-
-    return lambda index: shuffled(index) if index <= largest else last
+        self._tokens, self._drawn, self._step = state["tokens"], np.array(state["drawn"]), -1
+        self._all_drawn = int(self._drawn.sum())

@@ -53,6 +53,7 @@ class PackedRows(grain.IterDataset):
       seq_length: of a row.
       cls_id, sep_id, pad_id: of the special tokens.
       shuffle_seed: of the order of rows within a group, of which the first are filled best; None keeps it.
+      first_rows: of the first group; all others have `OPEN_ROWS`.
     """
 
     def __init__(
@@ -64,9 +65,11 @@ class PackedRows(grain.IterDataset):
         sep_id: int,
         pad_id: int,
         shuffle_seed: int | None = None,
+        first_rows: int = OPEN_ROWS,
     ) -> None:
         super().__init__(documents)
-        self.documents, self.seq_length, self.shuffle_seed = documents, seq_length, shuffle_seed
+        self.documents, self.seq_length = documents, seq_length
+        self.shuffle_seed, self.first_rows = shuffle_seed, first_rows
         self.cls_id, self.sep_id, self.pad_id = cls_id, sep_id, pad_id
 
     def __iter__(self) -> grain.DatasetIterator:
@@ -93,8 +96,8 @@ class _PackedRowsIterator(grain.DatasetIterator):
     def _pack(self) -> None:
         """Fills a group of rows; the piece that fits into none of them is the first of the next group."""
         self._start, dataset = self._position(), self._dataset
-        rows: list[list[list[int]]] = [[] for _ in range(OPEN_ROWS)]
-        free = [dataset.seq_length] * OPEN_ROWS
+        rows: list[list[list[int]]] = [[] for _ in range(OPEN_ROWS if self._groups else dataset.first_rows)]
+        free = [dataset.seq_length] * len(rows)
         while (piece := self._next_piece()) is not None:
             row = next((number for number, room in enumerate(free) if room >= len(piece)), None)
             if row is None:

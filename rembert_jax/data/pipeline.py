@@ -1,9 +1,9 @@
 """From text sources to batches for masked-language modelling.
 
-With a given number of processes and of workers, one row is a pure function of (seed, number of the row): documents are
-shuffled and mixed by index, packed in that order, and masked with a generator derived from the row's number. Each process
-and each worker reads, mixes and packs its own part of every language. The iterator's state is a small JSON object, kept in
-the checkpoint, from which training goes on with the very next batch.
+Each row of a batch comes from a stream of its own, which reads, mixes, packs and masks its part of every language; there are
+as many streams as rows in the batch of all processes. So a row is a function of the seed, the step and its number in the
+batch, and the same whichever process makes it. Where each stream stands is kept in the checkpoint, from which training goes
+on with the very next batch, on as many processes as there are then.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import grain
 import numpy as np
-from absl import flags
 
 from rembert_jax.data import mixture, packing, parallel, schedules, sources, synthetic, synthetic_world, tokenized
 from rembert_jax.data.masking import Features, MaskTokens
+from rembert_jax.data.shuffled import Shuffled, ShuffledStream
 from rembert_jax.data.synthetic import SyntheticConfig
 from rembert_jax.errors import RemBertError
 from rembert_jax.tokenization import RemBertTokenizer
@@ -31,8 +31,8 @@ class DataConfig:
     """Section `data` of a pre-training config.
 
     Attributes:
-      source: "text" (one text a line, plain or .gz), "jsonl", "tfds" or "synthetic".
-      path: for files a pattern with {language} and {split}; for TFDS a dataset name with {language}.
+      source: "text" (one text a line, plain or .gz), "jsonl", "tfds", "tokens" (made by `tools.tokenize`) or "synthetic".
+      path: for files, and folders of tokens, a pattern with {language} and {split}; for TFDS a dataset name with {language}.
       data_dir: TFDS data folder.
       text_field: key of the text in JSON lines and TFDS.
       languages: which languages; empty takes all that are found.
@@ -50,11 +50,10 @@ class DataConfig:
       parallel: pattern with {language} of files with lines "key<TAB>sentence", where a key names the same sentence in every
         language, to measure whether the encoder finds translations; empty for none, save that synthetic languages bring theirs.
       parallel_texts: sentences of each language to measure it on; 0 does not measure it.
-      workers: worker processes that prepare batches in turn; 0 uses a thread of the main process.
-      prefetch: batches that this thread prepares ahead.
+      prefetch: batches that a thread prepares ahead.
     """
 
-    source: Literal["text", "jsonl", "tfds", "synthetic"]
+    source: Literal["text", "jsonl", "tfds", "tokens", "synthetic"]
     path: str = ""
     data_dir: str = ""
     text_field: str = "text"
@@ -74,17 +73,17 @@ class DataConfig:
     synthetic: SyntheticConfig = SyntheticConfig()
     parallel: str = ""
     parallel_texts: int = 200
-    workers: int = 0
     prefetch: int = 4
 
     def __post_init__(self) -> None:
         if self.seq_length < 3:
             raise RemBertError(f"seq_length={self.seq_length}: expected at least 3 ([CLS], a token, [SEP])")
-        least = {"lines_per_document": 1, "max_predictions": 0, "eval_texts": 1, "parallel_texts": 0}
-        least |= {"workers": 0, "prefetch": 1}
+        least = {"lines_per_document": 1, "max_predictions": 0, "eval_texts": 1, "parallel_texts": 0, "prefetch": 1}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise RemBertError(f"{name}={getattr(self, name)}: expected at least {smallest}")
+        if self.source == "tokens" and self.lines_per_document > 1:
+            raise RemBertError("lines_per_document: token ids are of whole documents; join lines when they are made")
         if not 0.0 <= self.alpha <= 1.0:
             raise RemBertError(f"alpha={self.alpha}: expected a number between 0 and 1")
         if not 0.0 < self.mask_rate < 1.0:
@@ -111,8 +110,8 @@ def _languages(config: DataConfig) -> list[str]:
     return sources.discover_languages(config.path)
 
 
-def open_source(config: DataConfig, language: str, split: str) -> Sequence[str]:
-    """The texts of one language and split.
+def open_source(config: DataConfig, language: str, split: str) -> Sequence[Any]:
+    """The texts of one language and split, or their token ids.
 
     Raises:
       sources.SourceError: if they are missing, unreadable or empty; the message names the language.
@@ -124,10 +123,12 @@ def open_source(config: DataConfig, language: str, split: str) -> Sequence[str]:
                 f"data.languages: unknown synthetic language {language!r}: expected one of {known}"
             )
         size = synthetic_world.LANGUAGES[language].documents if split == config.train_split else config.eval_texts
-        texts: Sequence[str] = sources.SyntheticText(language, split, size, config.synthetic)
+        texts: Any = sources.SyntheticText(language, split, size, config.synthetic)
     elif config.source == "tfds":
         name = sources.fill_pattern(config.path, "data.path", language=language)
         texts = sources.TfdsText(name, split, config.data_dir, config.text_field)
+    elif config.source == "tokens":
+        texts = tokenized.TokenizedTexts(sources.fill_pattern(config.path, "data.path", language=language, split=split))
     else:
         parse = sources.json_text(config.text_field) if config.source == "jsonl" else None
         files = sources.find_files(config.path, language, split)
@@ -140,7 +141,7 @@ def open_source(config: DataConfig, language: str, split: str) -> Sequence[str]:
     return sources.GroupedLines(texts, config.lines_per_document) if config.lines_per_document > 1 else texts
 
 
-def open_sources(config: DataConfig, split: str) -> dict[str, Sequence[str]]:
+def open_sources(config: DataConfig, split: str) -> dict[str, Sequence[Any]]:
     """The texts of every language of `config` in a split."""
     return {language: open_source(config, language, split) for language in _languages(config)}
 
@@ -209,21 +210,11 @@ def _masking(config: DataConfig, tokenizer: RemBertTokenizer) -> MaskTokens:
     )
 
 
-def _rows(
-    documents: grain.IterDataset,
-    config: DataConfig,
-    tokenizer: RemBertTokenizer,
-    seed: int,
-    batch_size: int | None = None,
+def _pack(
+    documents: grain.IterDataset, config: DataConfig, tokenizer: RemBertTokenizer, **order: int
 ) -> grain.IterDataset:
-    """Masked rows; of training, if `batch_size` says how many a step takes: shuffled and with the schedule of the rate."""
     special = {"cls_id": tokenizer.cls_token_id, "sep_id": tokenizer.sep_token_id, "pad_id": tokenizer.pad_token_id}
-    shuffle_seed = None if batch_size is None else seed
-    rows: grain.IterDataset = packing.PackedRows(documents, config.seq_length, **special, shuffle_seed=shuffle_seed)
-    if batch_size is not None and config.mask_rate_schedule:
-        every = max(1, config.workers)  # Workers make whole batches in turn.
-        rows = rows.map_with_index(schedules.SetMaskRate(config.mask_rate_schedule, batch_size, every))
-    return rows.seed(seed).random_map(_masking(config, tokenizer))
+    return packing.PackedRows(documents, config.seq_length, **special, **order)
 
 
 def train_batches(
@@ -233,45 +224,49 @@ def train_batches(
     *,
     batch_size: int,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> grain.DatasetIterator:
-    """Endless training batches of this process.
-
-    Each process reads its own share of every language, so all processes together see each text once per epoch.
+    """Endless training batches, or the rows of them that a process needs.
 
     Args:
       texts: language to texts, or to their token ids (`tokenized.TokenizedTexts`), which gives the same batches.
       config, tokenizer: as named.
-      batch_size: rows of this process in a batch.
+      batch_size: rows of a batch.
       seed: of order and masking.
-      process_index, process_count: which share of the data to read.
+      rows: which of them to make, in rising order; None makes all. What is in a row does not depend on it.
 
     Returns:
-      An iterator over dicts of arrays [batch_size, seq_length] (`input_ids`, `segment_ids`, `position_ids`) and
-      [batch_size, predictions] (`masked_positions`, `masked_labels`, `masked_weights`), with `get_state`/`set_state`.
+      An iterator over dicts of arrays [rows, seq_length] (`input_ids`, `segment_ids`, `position_ids`) and
+      [rows, predictions] (`masked_positions`, `masked_labels`, `masked_weights`), with `get_state`/`set_state`.
     """
     counts = {language: len(source) for language, source in texts.items()}
     alpha = config.alpha_schedule or ((0, config.alpha),)
     mixture.log_shares(counts, mixture.language_shares(counts, schedules.value_at(alpha, 0)))
-    # Languages are mixed in each worker. Mixed before, every n-th text would go to a worker, and as the order of languages
-    # is periodic, a worker might never meet some of them.
-    mixed = mixture.MixedTexts(
-        list(texts.values()),
-        _Encode(tokenizer).map,
-        alpha=alpha,
-        tokens_per_step=batch_size * config.seq_length / max(1, config.workers),
-        seed=seed,
-        index=process_index,
-        count=process_count,
-    )
-    rows = _rows(mixed, config, tokenizer, seed + 1000 * process_index, batch_size)
-    batches = rows.batch(batch_size, drop_remainder=True)
-    if config.workers:
-        if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, which only `absl.app` programs parse.
-            flags.FLAGS.mark_as_parsed()
-        return iter(batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers)))
-    return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=config.prefetch))
+    orders = [Shuffled(source, [seed, number]) for number, source in enumerate(texts.values())]
+    encode, mask = _Encode(tokenizer).map, _masking(config, tokenizer)
+    # Evenly around the circle of languages, so that a batch holds each by its share.
+    starts = (np.random.default_rng(seed).permutation(batch_size) + 0.5) / batch_size
+
+    def stream(row: int) -> grain.IterDataset:
+        rng = np.random.default_rng([seed, row])
+        mixed = mixture.MixedTexts(
+            orders,
+            list(counts.values()),
+            encode,
+            alpha=alpha,
+            tokens_per_step=config.seq_length,
+            start=float(starts[row]),
+            index=row,
+            count=batch_size,
+        )
+        # The first groups are of different sizes, so that streams do not all pack a group at the same step.
+        first = 1 + row % packing.OPEN_ROWS
+        packed = _pack(mixed, config, tokenizer, shuffle_seed=int(rng.integers(2**31)), first_rows=first)
+        if config.mask_rate_schedule:
+            packed = packed.map_with_index(schedules.SetMaskRate(config.mask_rate_schedule))
+        return packed.seed(int(rng.integers(2**31))).random_map(mask)
+
+    return _prefetched([stream(row) for row in (range(batch_size) if rows is None else rows)], config.prefetch)
 
 
 def example_batches(
@@ -280,25 +275,59 @@ def example_batches(
     *,
     batch_size: int,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> grain.DatasetIterator:
-    """Endless shuffled batches of labelled examples for this process, each example once per epoch and process group.
+    """Endless shuffled batches of labelled examples, each example once per epoch.
 
     Args:
       examples: random access to labelled examples.
       features: from an example to its arrays.
-      batch_size: rows of this process in a batch.
+      batch_size: rows of a batch.
       seed: of the order.
-      process_index, process_count: which share of the data to read.
+      rows: which of them to make, in rising order; None makes all. What is in a row does not depend on it.
     """
-    dataset = grain.MapDataset.source(_Records(examples)).seed(seed).shuffle()[process_index::process_count].repeat()
-    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-    return iter(dataset.map(features).batch(batch_size).to_iter_dataset(ahead))
+    order = Shuffled(examples, [seed])
+    streams = [
+        ShuffledStream(order, features, index=row, count=batch_size)
+        for row in (range(batch_size) if rows is None else rows)
+    ]
+    return _prefetched(streams, 4)
+
+
+def _prefetched(streams: Sequence[grain.IterDataset], ahead: int) -> grain.DatasetIterator:
+    return iter(grain.experimental.ThreadPrefetchIterDataset(RowBatches(streams), prefetch_buffer_size=ahead))
+
+
+class RowBatches(grain.IterDataset):
+    """Batches of which each row is the next element of a stream of its own; the state is the list of their states."""
+
+    def __init__(self, streams: Sequence[grain.IterDataset]) -> None:
+        super().__init__(streams)
+        self.streams = streams
+
+    def __iter__(self) -> grain.DatasetIterator:
+        return _RowBatchesIterator([iter(stream) for stream in self.streams])
+
+
+class _RowBatchesIterator(grain.DatasetIterator):
+    def __init__(self, streams: Sequence[grain.DatasetIterator]) -> None:
+        super().__init__(streams)
+        self._streams = streams
+
+    def __next__(self) -> Features:
+        rows = [next(stream) for stream in self._streams]
+        return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+    def get_state(self) -> list[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return [stream.get_state() for stream in self._streams]
+
+    def set_state(self, state: list[Any]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for stream, own in zip(self._streams, state, strict=True):
+            stream.set_state(own)
 
 
 def eval_batches(
-    texts: Mapping[str, Sequence[str]], config: DataConfig, tokenizer: RemBertTokenizer, *, batch_size: int, seed: int
+    texts: Mapping[str, Sequence[Any]], config: DataConfig, tokenizer: RemBertTokenizer, *, batch_size: int, seed: int
 ) -> dict[str, list[Features]]:
     """Held-out batches by language, the same at every call; the last one is filled up with rows of weight 0."""
     batches: dict[str, list[Features]] = {}
@@ -307,7 +336,7 @@ def eval_batches(
         encoded = chosen.map(_Encode(tokenizer)).to_iter_dataset(
             grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         )
-        rows = list(_rows(encoded, config, tokenizer, seed))
+        rows = list(_pack(encoded, config, tokenizer).seed(seed).random_map(_masking(config, tokenizer)))
         batches[language] = batch_rows(rows, batch_size)
     return batches
 

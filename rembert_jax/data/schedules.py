@@ -38,18 +38,10 @@ def value_at(schedule: Schedule, step: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class SetMaskRate(grain.transforms.MapWithIndex):
-    """Tells `masking.MaskTokens` the rate of each row.
-
-    Attributes:
-      schedule: of the rate.
-      rows: of a batch.
-      every: which batches this stream makes: every one (1), or every second (2) where two workers take turns.
-    """
+    """Tells `masking.MaskTokens` the rate of each row, of which a step takes one."""
 
     schedule: Schedule
-    rows: int
-    every: int = 1
 
     def map_with_index(self, index: int, element: Features) -> Features:
         """Adds `mask_rate` to a row."""
-        return {**element, "mask_rate": np.array(value_at(self.schedule, index // self.rows * self.every))}
+        return {**element, "mask_rate": np.array(value_at(self.schedule, index))}

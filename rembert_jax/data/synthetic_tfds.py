@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import logging
 import pathlib
@@ -16,7 +17,7 @@ from typing import Any, ClassVar, cast
 
 import tensorflow_datasets as tfds
 
-from rembert_jax.data import synthetic, synthetic_world
+from rembert_jax.data import synthetic, synthetic_world, tokenized
 from rembert_jax.errors import RemBertError
 
 logger = logging.getLogger(__name__)
@@ -145,14 +146,16 @@ def prepare(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     dataset, _, tongue = name.partition("/")
     if dataset not in BUILDERS:
         raise RemBertError(f"unknown synthetic dataset {dataset!r}: expected one of {', '.join(BUILDERS)}")
-    builder = BUILDERS[dataset](config=tongue, data_dir=data_dir or None)
-    if pathlib.Path(builder.data_dir).exists():
-        return builder
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints, also what it only generates.
-        builder.download_and_prepare(
-            file_format="array_record",
-            download_config=tfds.download.DownloadConfig(compute_stats=tfds.download.ComputeStatsMode.SKIP),
-        )
+    make = functools.partial(BUILDERS[dataset], config=tongue, data_dir=data_dir or None)
+    builder = make()
+    with tokenized.made_once(pathlib.Path(builder.data_dir)) as missing:
+        if not missing:
+            return make()  # Which sees what another process has just written.
+        tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints, also what it only generates.
+            builder.download_and_prepare(
+                file_format="array_record",
+                download_config=tfds.download.DownloadConfig(compute_stats=tfds.download.ComputeStatsMode.SKIP),
+            )
     logger.info("wrote %s to %s", name, builder.data_dir)
     return builder

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from jax.sharding import Mesh
 
+from rembert_jax import sharding
 from rembert_jax.config import RemBertConfig
 from rembert_jax.data import pipeline
 from rembert_jax.experiments.settings import ExperimentConfig
-from rembert_jax.experiments.stage import Stage, process_rows
+from rembert_jax.experiments.stage import Stage
 from rembert_jax.tasks.base import Example
 from rembert_jax.tasks.datasets import open_examples, open_task
 from rembert_jax.tokenization import RemBertTokenizer
@@ -67,10 +68,16 @@ def prepare(config: ExperimentConfig, model_config: RemBertConfig, tokenizer: Re
         place=place_whole(model_config, mesh),
     )
     logger.info("%d training examples in %s, testing on %s", len(train), language, ", ".join(test))
-    rows = pipeline.example_batches(train, task.features, **process_rows(config))
+    rows = pipeline.example_batches(
+        train,
+        task.features,
+        batch_size=batch_size,
+        seed=config.seed,
+        rows=sharding.local_rows(batch_size, mesh).tolist(),
+    )
     return Stage(
         program=made,
-        feed=Feed(rows, model_config, mesh),
+        feed=Feed(rows, batch_size, model_config, mesh),
         labels=list(task.labels),
         evaluate=lambda params: evaluator(params, dev),
         test=lambda params: evaluator(params, test),

@@ -8,11 +8,12 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from rembert_jax import sharding
 from rembert_jax.config import RemBertConfig
-from rembert_jax.data import pipeline
+from rembert_jax.data import pipeline, tokenized
 from rembert_jax.data.frequencies import SAMPLE, frequency_losses
 from rembert_jax.experiments.settings import ExperimentConfig
-from rembert_jax.experiments.stage import Stage, process_rows
+from rembert_jax.experiments.stage import Stage
 from rembert_jax.tokenization import RemBertTokenizer
 from rembert_jax.training import objectives, program
 from rembert_jax.training.evaluators import MaskedLMEvaluator, Metrics, RetrievalEvaluator, with_average
@@ -49,11 +50,13 @@ def prepare(
     made = make_program(config, model_config, mesh)
     place = place_whole(model_config, mesh)
     held_out = pipeline.open_sources(dataclasses.replace(data, languages=tuple(texts)), data.eval_split)
-    batch_size = config.training.eval_batch_size or config.training.batch_size
-    batches = pipeline.eval_batches(held_out, data, tokenizer, batch_size=batch_size, seed=config.seed)
+    for read in (texts, held_out):
+        tokenized.check_vocabulary(read, tokenizer)
+    eval_size = config.training.eval_batch_size or config.training.batch_size
+    batches = pipeline.eval_batches(held_out, data, tokenizer, batch_size=eval_size, seed=config.seed)
     language_model = MaskedLMEvaluator(made.predict, batches, place)
     sentences = {
-        language: pipeline.sentence_batches(rows, tokenizer, length=data.seq_length, batch_size=batch_size)
+        language: pipeline.sentence_batches(rows, tokenizer, length=data.seq_length, batch_size=eval_size)
         for language, rows in pipeline.open_parallel(data, tuple(texts)).items()
     }
 
@@ -72,10 +75,14 @@ def prepare(
         found = retrieval(made.initial_params()) if sentences else {}
         return with_average({lang: {"loss": frequencies[lang], **found.get(lang, {})} for lang in frequencies})
 
-    rows = pipeline.train_batches(tokens or texts, data, tokenizer, **process_rows(config))
+    batch_size = config.training.batch_size
+    local_rows = sharding.local_rows(batch_size, mesh).tolist()
+    rows = pipeline.train_batches(
+        tokens or texts, data, tokenizer, batch_size=batch_size, seed=config.seed, rows=local_rows
+    )
     return Stage(
         program=made,
-        feed=Feed(rows, model_config, mesh),
+        feed=Feed(rows, batch_size, model_config, mesh),
         labels=None,
         evaluate=evaluate,
         test=evaluate,

@@ -20,7 +20,16 @@ import numpy as np
 
 from rembert_jax import schema, sharding, tree
 from rembert_jax.data import pipeline, tokenized
-from rembert_jax.experiments import architecture, fine_tuning, pretraining, settings, stages, vocabulary, workdir
+from rembert_jax.experiments import (
+    architecture,
+    fine_tuning,
+    pretraining,
+    processes,
+    settings,
+    stages,
+    vocabulary,
+    workdir,
+)
 from rembert_jax.experiments.settings import ExperimentConfig
 from rembert_jax.experiments.stage import Stage
 from rembert_jax.reports import plots, report
@@ -52,7 +61,9 @@ def run(
       RemBertError: what is wrong and what to change; nothing that was saved is lost.
       Stopped: the run was told to stop, and has saved.
     """
+    processes.agree({"config": config, "workdir": os.fspath(folder), "versions": _versions()})
     root = workdir.make(folder)
+    processes.check_shared(root, "--workdir")
     parsed, comparisons = stages.parse(config)
     several = "stages" in config
     filled, changed = {}, {}
@@ -77,6 +88,10 @@ def run(
     if comparisons and jax.process_index() == 0:
         report.write(comparisons, results, root)
     return results if several else results[""]
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")}
 
 
 def _to_do(filled: Mapping[pathlib.Path, ExperimentConfig], changed: Any) -> dict[pathlib.Path, ExperimentConfig]:
@@ -120,19 +135,21 @@ def _run_stage(
     model_config = architecture.model_config(config, tokenizer, pretrained)
     if config.data:
         origin = vocabulary.text_origin(config.data)
-        tokens = tokenized.shared(texts, tokenizer, origin, shared) if shared else texts
+        tokens = (
+            tokenized.shared(texts, tokenizer, origin, shared) if shared and config.data.source != "tokens" else texts
+        )
         stage = pretraining.prepare(config, model_config, tokenizer, texts, mesh, tokens)
     else:
         stage = fine_tuning.prepare(config, model_config, tokenizer, mesh)
     manifest = {
-        "run": uuid.uuid4().hex,
+        "run": processes.gather(uuid.uuid4().hex)[0],
         "source": checkpoint.origin(pretrained) if pretrained else None,
         "model": model_config.to_dict(),
         "architecture": type(stage.program.model).__name__,
         "labels": stage.labels,
         "tokenizer_sha256": tokenizer.sha256,
         "config": schema.to_mapping(saved),
-        "versions": {name: metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")},
+        "versions": _versions(),
     }
     with stage.program.on_mesh():
         return _train_stage(config, folder, stage, manifest, pretrained)
@@ -210,7 +227,9 @@ def _first_state(
             f"{folder}/checkpoints/{store.latest_step} does not fit this run\n  " + "\n  ".join(changed)
         )
     logger.info("resuming from step %d of %s", store.latest_step, folder)
-    return store.restore(program.state, stage.feed.rows)
+    state, position = store.restore(program.state, stage.feed.position)
+    stage.feed.restore(position)
+    return state
 
 
 def _finish(
@@ -227,7 +246,7 @@ def _finish(
     if best:
         assert best.latest_step is not None
         chosen = best.latest_step
-        params = best.restore({"params": params}, None)["params"]
+        params = best.restore({"params": params}, None)[0]["params"]
     test = stage.test(params)
     sizes = {name: int(np.prod(leaf.shape)) for name, leaf in tree.flatten(params).items()}
     head = sum(size for name, size in sizes.items() if name.startswith(f"{checkpoint.OUTPUT_HEAD}/"))

@@ -6,9 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-
-from rembert_jax.experiments.settings import ExperimentConfig
 from rembert_jax.training.evaluators import Metrics
 from rembert_jax.training.feed import Feed
 from rembert_jax.training.program import Program
@@ -37,13 +34,3 @@ class Stage:
     test: Callable[[Params], Metrics]
     select_by: tuple[str, str] | None
     baseline: Callable[[], Mapping[str, Any]]
-
-
-def process_rows(config: ExperimentConfig) -> dict[str, int]:
-    """Which rows of a batch are this process's, for `data.pipeline`."""
-    return {
-        "batch_size": config.training.batch_size // jax.process_count(),
-        "seed": config.seed,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-    }

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
 from rembert_jax import schema
 from rembert_jax.data import mixture, tokenized
 from rembert_jax.data.pipeline import DataConfig
+from rembert_jax.experiments import processes
 from rembert_jax.experiments.settings import ExperimentConfig
 from rembert_jax.experiments.workdir import read_json
 from rembert_jax.tokenization import RemBertTokenizer, train_vocabulary
@@ -48,11 +47,8 @@ def open_tokenizer(
         except Exception as error:
             failure = error
     # The others must not wait for a file that will never come.
-    failed = failure is not None
-    if jax.process_count() > 1:
-        failed = bool(multihost_utils.broadcast_one_to_all(np.array(failed)))
-    if failed:
-        raise failure or TrainingError("the first process could not make the vocabulary; its message says why")
+    if said := processes.gather(str(failure or ""))[0]:
+        raise failure or TrainingError(f"the first process could not make the vocabulary: {said}")
     tokenizer = RemBertTokenizer.from_pretrained(workdir)
     logger.info("vocabulary of %d pieces, sha256 %s", tokenizer.vocab_size, tokenizer.sha256[:12])
     return tokenizer

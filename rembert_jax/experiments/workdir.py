@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 
 from rembert_jax import schema
-from rembert_jax.experiments import settings
+from rembert_jax.experiments import processes, settings
 from rembert_jax.experiments.settings import ExperimentConfig
 from rembert_jax.reports.runs import CONFIG_FILE, RESULTS_FILE
 from rembert_jax.training import checkpoint
@@ -31,6 +30,11 @@ def make(workdir: str | os.PathLike[str]) -> pathlib.Path:
     """
     if not os.fspath(workdir):
         raise TrainingError("--workdir is empty; name the folder for everything that the run writes")
+    if "://" in os.fspath(workdir):
+        raise TrainingError(
+            f"--workdir={workdir}: expected a folder; mount the bucket (for gs:// with gcsfuse, docs/scaling.md) and name the "
+            "folder that it is mounted on"
+        )
     folder = pathlib.Path(workdir).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,10 +102,10 @@ def came_from(folder: pathlib.Path) -> Any:
 
 
 def set_aside(folder: pathlib.Path, why: str) -> None:
-    """Renames the folder of a stage that has to be made again; in a run of several processes, the first one does it."""
+    """Renames the folder of a stage that has to be made again; the first process does it, once all know that it will."""
     target = next(t for n in itertools.count(1) if not (t := folder.with_name(f"{folder.name}.old{n}")).exists())
     logger.info("%s is made again, since %s; what it was is in %s", folder.name, why, target)
+    processes.gather("seen")
     if jax.process_index() == 0:
         folder.rename(target)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"set aside {folder}")
+    processes.gather("renamed")

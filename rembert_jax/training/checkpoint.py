@@ -1,4 +1,4 @@
-"""Checkpoints of a run: training state, data iterator, manifest. The only file that imports orbax.
+"""Checkpoints of a run: training state, position of the data, manifest. The only file that imports orbax.
 
 A run's folder holds `checkpoints/<step>` (to resume), `best/<step>` (fine-tuning: the parameters chosen on the training
 language's development set), `sentencepiece.model` with `vocabulary.json` (how it was made), and `resolved_config.json`.
@@ -59,17 +59,18 @@ class CheckpointStore:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
-    def save(self, step: int, state: Any, iterator: Any, manifest: Mapping[str, Any]) -> None:
-        """Writes a checkpoint in the background; `iterator` (or None) is saved where it stands now."""
-        items = {"state": state} if iterator is None else {"state": state, "data": iterator}
+    def save(self, step: int, state: Any, position: jax.Array | None, manifest: Mapping[str, Any]) -> None:
+        """Writes a checkpoint in the background; `position` is that of the feed, where there is one."""
+        items = {"state": state} if position is None else {"state": state, "data": {"position": position}}
         self._checkpointer.save_checkpointables_async(step, items, custom_metadata=dict(manifest), force=True)
 
-    def restore(self, state: Any, iterator: Any) -> Any:
-        """The newest checkpoint in the shardings of `state`, which may be abstract; `iterator` is moved to where it stood."""
+    def restore(self, state: Any, position: jax.Array | None) -> tuple[Any, Any]:
+        """State and position of the newest checkpoint, in the shardings of those given, which may be abstract."""
         items = {"state": _abstract(state)}
-        if iterator is not None:
-            items["data"] = iterator
-        return self._checkpointer.load_checkpointables(self.latest_step, items)["state"]
+        if position is not None:
+            items["data"] = _abstract({"position": position})
+        loaded = self._checkpointer.load_checkpointables(self.latest_step, items)
+        return loaded["state"], position if position is None else loaded["data"]["position"]
 
     def manifest(self) -> dict[str, Any]:
         """The manifest of the newest checkpoint."""

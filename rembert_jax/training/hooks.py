@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from rembert_jax.errors import RemBertError
 from rembert_jax.training import checkpoint, chips, evaluators, timing
@@ -188,7 +189,7 @@ class Save(Hook):
         self.log.settle(step)
         with self.log.stopwatch.paused():
             checkpoint.check_state(state)
-            self.store.save(step, state, self.log.feed.rows, self.manifest)
+            self.store.save(step, state, self.log.feed.position, self.manifest)
             if step == self.log.program.total_steps:
                 self.store.wait()
 
@@ -217,14 +218,19 @@ class Profile(Hook):
 
 
 class Stop(Hook):
-    """At Ctrl-C or SIGTERM: saves after the step that is under way, and ends training. A second Ctrl-C ends it at once."""
+    """At Ctrl-C or SIGTERM: saves after the step that is under way, and ends training. A second Ctrl-C ends it at once.
+
+    Several processes end after the same step when one of them gets SIGTERM, as all do when machines are taken away; of Ctrl-C
+    they know nothing.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self, save: Save) -> None:
         self._save, self._asked = save, 0
-        # Python gives signals to its first thread alone, and several processes have to stop at the same step.
-        own = threading.current_thread() is threading.main_thread() and jax.process_count() == 1
+        self._several = jax.process_count() > 1
+        # Python gives signals to its first thread alone; those of several processes are JAX's matter.
+        own = threading.current_thread() is threading.main_thread() and not self._several
         self._previous = {number: signal.signal(number, self._ask) for number in self.SIGNALS if own}
 
     def _ask(self, number: int, frame: Any) -> None:
@@ -233,6 +239,8 @@ class Stop(Hook):
         self._asked = number
 
     def after(self, step: int, state: TrainState, sums: Sums) -> None:
+        if self._several and multihost_utils.reached_preemption_sync_point(step):
+            self._asked = signal.SIGTERM
         if not self._asked or step == self._save.log.program.total_steps:
             return
         if self._save.store.latest_step != step:

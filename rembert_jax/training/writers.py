@@ -27,13 +27,16 @@ def write_file(path: pathlib.Path, content: str | bytes) -> None:
     partial.replace(path)
 
 
-def log_to_terminal() -> None:
-    """Shows this package's messages on standard error, one line each, and of other libraries only warnings."""
+def log_to_terminal(process: int = 0) -> None:
+    """Shows this package's messages on standard error, one line each, and of other libraries only warnings.
+
+    Of another process than the first one of a run, only warnings are shown too.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     package = logging.getLogger("rembert_jax")
     package.handlers, package.propagate = [handler], False
-    package.setLevel(logging.INFO)
+    package.setLevel(logging.WARNING if process else logging.INFO)
     absl_logging.set_verbosity(absl_logging.WARNING)
 
 

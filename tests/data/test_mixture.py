@@ -3,11 +3,13 @@
 import logging
 from collections import Counter
 
+import numpy as np
 import pytest
 from helpers import NumberTokenizer, unmasked
 
-from rembert_jax.data.mixture import TABLE, MixedTexts, language_shares, log_shares
+from rembert_jax.data.mixture import MixedTexts, language_shares, log_shares
 from rembert_jax.data.pipeline import DataConfig, train_batches
+from rembert_jax.data.shuffled import Shuffled
 
 COUNTS = {"a": 900, "b": 90, "c": 10}
 
@@ -61,59 +63,48 @@ def test_batches_hold_languages_in_their_shares():
     # Each text is one token and fills one row of three, so rows count texts; token 10 + i names language i.
     texts = {"a": ["10"] * 64, "b": ["11"] * 16, "c": ["12"] * 4}  # Square roots 8, 4, 2.
     config = DataConfig(source="text", seq_length=3)
-    batches = train_batches(texts, config, NumberTokenizer(), batch_size=16, seed=0)
-    counts = Counter(int(token) for _ in range(14) for token in unmasked(next(batches))[:, 1])
-    assert set(counts) == {10, 11, 12} and sum(counts.values()) == 224
-    # Grain draws by shares exactly, up to the documents that wait in unfinished rows.
-    for token, share in {10: 8 / 14, 11: 4 / 14, 12: 2 / 14}.items():
-        assert abs(counts[token] - 224 * share) <= 4
+    batches = train_batches(texts, config, NumberTokenizer(), batch_size=14, seed=0)
+    counts = Counter(int(token) for _ in range(200) for token in unmasked(next(batches))[:, 1])
+    assert set(counts) == {10, 11, 12} and sum(counts.values()) == 2800
+    # Up to what waits in unfinished rows, of which there are 224.
+    for token, count in {10: 1600, 11: 800, 12: 400}.items():
+        assert abs(counts[token] - count) <= 40
 
 
 def mixed(*counts, alpha=0.0, seed=0, **share):
     """The texts of a few languages; text i of language k is 1,000,000 k + i, a text of one token."""
     texts = [range(1_000_000 * language, 1_000_000 * language + count) for language, count in enumerate(counts)]
-    return iter(MixedTexts(texts, lambda text: [text], alpha=((0, alpha),), tokens_per_step=64, seed=seed, **share))
+    orders = [Shuffled(records, [seed, language]) for language, records in enumerate(texts)]
+    return iter(MixedTexts(orders, counts, lambda text: [text], alpha=((0, alpha),), tokens_per_step=64, **share))
 
 
-@pytest.mark.parametrize("count", [1, 7, TABLE, TABLE + 1])
-def test_each_epoch_has_every_text_once_in_an_order_of_its_own(count):
-    stream, other = mixed(count), mixed(count, seed=1)
-    first, second = ([next(stream)[0] for _ in range(count)] for _ in range(2))
-    assert sorted(first) == sorted(second) == list(range(count))
-    if count > 1:
-        assert first != second
-        assert [next(other)[0] for _ in range(count)] != first, "and of its seed"
+def languages(stream, count):
+    return [next(stream)[0] // 1_000_000 for _ in range(count)]
 
 
 def test_languages_have_orders_of_their_own():
     stream = mixed(50, 50)
-    texts = [next(stream)[0] for _ in range(100)]
-    one, other = ([text % 1_000_000 for text in texts if text // 1_000_000 == language] for language in (0, 1))
+    texts = [next(stream)[0] for _ in range(120)]
+    one, other = ([text % 1_000_000 for text in texts if text // 1_000_000 == language][:50] for language in (0, 1))
     assert sorted(one) == sorted(other) and one != other
 
 
-def test_the_language_that_is_furthest_behind_its_share_comes_next():
-    # Two to one: 2/3 and 1/3 are due, then 4/3 - 1 and 2/3, then 1 and 1 - 1, of which the first is taken.
-    stream = mixed(4, 1, alpha=0.5)
-    assert [next(stream)[0] // 1_000_000 for _ in range(6)] == [0, 1, 0, 0, 1, 0]
+def test_the_next_language_lies_a_golden_angle_further_on():
+    # Arcs of 2/3 and 1/3; multiples of 0.618 modulo 1 are 0, .618, .236, .854, .472, .090, .708.
+    assert languages(mixed(4, 1, alpha=0.5), 7) == [0, 0, 0, 1, 0, 0, 1]
+    # From a quarter on: .25, .868, .486, .104, .722, .340, .958.
+    assert languages(mixed(4, 1, alpha=0.5, start=0.25), 7) == [0, 1, 0, 0, 1, 0, 1]
 
 
-def test_workers_of_processes_read_what_one_would():
-    whole = mixed(30, 20)
-    expected = Counter(next(whole)[0] for _ in range(120))
-    parts = []
-    for process in range(2):
-        for worker in range(3):
-            dataset = MixedTexts(
-                [range(30), range(1_000_000, 1_000_020)],
-                lambda text: [text],
-                alpha=((0, 0.0),),
-                tokens_per_step=64,
-                seed=0,
-                index=process,
-                count=2,
-            )
-            dataset.set_slice(slice(worker, None, 3))
-            part = iter(dataset)
-            parts += [next(part)[0] for _ in range(20)]
-    assert Counter(parts) == expected
+@pytest.mark.parametrize("start", [0.0, 0.37])
+def test_after_any_number_of_texts_each_of_110_languages_has_had_its_share(start):
+    counts = [2 + int(100_000 * 0.9**number) for number in range(110)]
+    expected = np.array(list(language_shares(dict(enumerate(counts)), 0.5).values()))
+    drawn = np.eye(110)[languages(mixed(*counts, alpha=0.5, start=start), 5000)].cumsum(0)
+    assert np.abs(drawn - np.arange(1, 5001)[:, None] * expected).max() < 4
+
+
+def test_streams_together_read_what_there_is_once_in_an_epoch():
+    # Six streams of twenty texts of one language of thirty: four epochs.
+    parts = [next(stream)[0] for index in range(6) for stream in [mixed(30, index=index, count=6)] for _ in range(20)]
+    assert Counter(parts) == Counter({text: 4 for text in range(30)})

@@ -1,6 +1,6 @@
-"""Batches: shapes, determinism, exact resume, shares of processes, evaluation batches, worker processes."""
+"""Batches: shapes, determinism, exact resume, rows of processes, evaluation batches."""
 
-import json
+import threading
 from collections import Counter
 
 import numpy as np
@@ -17,7 +17,8 @@ from rembert_jax.data.pipeline import (
     sentence_batches,
     train_batches,
 )
-from rembert_jax.data.sources import LineFiles, SourceError
+from rembert_jax.data.shuffled import Shuffled
+from rembert_jax.data.sources import SourceError
 from rembert_jax.errors import RemBertError
 
 LENGTH = 32
@@ -76,17 +77,18 @@ def test_other_seed_gives_other_order_and_masks():
 
 
 def test_order_changes_from_epoch_to_epoch():
-    numbers = _text_numbers(_take(_train({"a": _full_rows(32)}, tokenizer=NumberTokenizer(), batch_size=16), 4))
-    first, second = numbers[:32], numbers[32:]
-    assert sorted(first) == sorted(second) == list(range(10, 42))
-    assert first != second
+    # One row a batch: of one text first, then of groups of sixteen.
+    numbers = _text_numbers(_take(_train({"a": _full_rows(17)}, tokenizer=NumberTokenizer(), batch_size=1), 49))
+    first, second = numbers[:17], numbers[17:33]
+    assert sorted(first) == list(range(10, 27))
+    assert len(set(second)) == 16 and first[1:] != second
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7])
 def test_restored_stream_goes_on_with_the_same_batches(steps):
     batches = _train()
     _take(batches, steps)
-    state = json.loads(json.dumps(batches.get_state()))
+    state = batches.get_state()
     expected = _take(batches, 5)
     fresh = _train()
     _take(fresh, 3)  # Wherever it stood before.
@@ -113,52 +115,42 @@ def test_examples_come_once_per_epoch_in_a_new_order():
 def test_restored_examples_go_on_with_the_same_batches():
     batches = _examples()
     _take(batches, 4)
-    state = json.loads(json.dumps(batches.get_state()))
+    state = batches.get_state()
     expected = _take(batches, 5)
     fresh = _examples()
     fresh.set_state(state)
     assert_same_batches(_take(fresh, 5), expected)
 
 
-@pytest.mark.parametrize("count", [12, 13])
-def test_two_processes_share_the_examples(count):
-    # With an odd count one process has one example more; each still sees its own part exactly once.
-    parts = []
-    for index in range(2):
-        size = len(range(index, count, 2))
-        stream = _take(_examples(count, process_index=index, process_count=2), 2)
-        parts.append([int(number) for batch in stream for number in batch["number"]][:size])
-    assert sorted(parts[0] + parts[1]) == list(range(count))
+def test_rows_of_examples_do_not_depend_on_which_are_made():
+    whole, part = _take(_examples(13), 7), _take(_examples(13, rows=[1, 3]), 7)
+    assert_same_batches(part, [{key: value[[1, 3]] for key, value in batch.items()} for batch in whole])
 
 
-def test_two_processes_together_see_every_text_once():
-    texts = {"a": _full_rows(64)}
-    parts = []
-    for index in range(2):
-        stream = _train(texts, tokenizer=NumberTokenizer(), batch_size=16, process_index=index, process_count=2)
-        parts.append(_text_numbers(_take(stream, 2)))  # 32 rows: this process's half.
-    assert not set(parts[0]) & set(parts[1])
-    assert sorted(parts[0] + parts[1]) == list(range(10, 74))
+@pytest.mark.parametrize("rows", [[0, 1], [2, 5, 6], [7]])
+def test_rows_of_text_do_not_depend_on_which_are_made(rows):
+    texts = {"a": synthetic_texts(20), "b": synthetic_texts(5)}
+    config = DataConfig(source="text", seq_length=LENGTH, mask_rate_schedule=((0, 0.3), (10, 0.1)))
+    whole = _take(_train(texts, batch_size=8, config=config), 20)
+    part = _take(_train(texts, batch_size=8, config=config, rows=rows), 20)
+    assert_same_batches(part, [{key: value[rows] for key, value in batch.items()} for batch in whole])
 
 
-def test_processes_mask_differently():
-    streams = [
-        _train({"a": _full_rows(1) * 64}, tokenizer=NumberTokenizer(), process_index=i, process_count=2) for i in (0, 1)
-    ]
-    one, other = (next(stream)["masked_positions"] for stream in streams)
-    assert (one != other).any()
-
-
-@pytest.mark.parametrize("count", [1, 3, 5])
-def test_processes_take_turns_also_with_fewer_texts_than_processes(count):
-    # Sixteen rows each, a text a row, make 64 texts: all epochs but the last are whole.
-    parts = []
-    for index in range(4):
-        stream = _train({"a": _full_rows(count)}, tokenizer=NumberTokenizer(), process_index=index, process_count=4)
-        parts.append(_text_numbers(_take(stream, 4))[:16])
-    seen = Counter(number for part in parts for number in part)
+@pytest.mark.parametrize("count", [1, 3, 64])
+def test_rows_together_see_every_text_as_often_as_any_other(count):
+    # A text a row; a row has out all that it has read when it has had 1 + row, 17 + row, 33 + row of them.
+    batches = _take(_train({"a": _full_rows(count)}, tokenizer=NumberTokenizer(), batch_size=16), 40)
+    numbers = np.array([unmasked(batch)[:, 1] for batch in batches])
+    seen = Counter(number for row in range(16) for number in numbers[: 1 + row, row].tolist())
+    seen += Counter(number for row in range(16) for number in numbers[1 + row : 17 + row, row].tolist())
     assert set(seen) == set(range(10, 10 + count))
-    assert max(seen.values()) - min(seen.values()) <= 1
+    order = Shuffled(range(10, 10 + count), [0, 0])
+    assert seen == Counter(order[row + 16 * place] for row in range(16) for place in range(17 + row))
+
+
+def test_rows_are_masked_differently():
+    batch = next(_train({"a": _full_rows(1)}, tokenizer=NumberTokenizer(), batch_size=16))
+    assert len({tuple(positions) for positions in batch["masked_positions"].tolist()}) > 8
 
 
 def test_whole_word_masking_reaches_the_batches():
@@ -211,41 +203,24 @@ def test_batch_rows_worked_by_hand():
     assert batch_rows([], 2) == []
 
 
-def test_worker_processes_mix_the_languages_read_each_text_once_and_resume(tmp_path):
-    texts = {"a": _full_rows(32), "b": _full_rows(32, first=100)}
-    for language, lines in texts.items():
-        (tmp_path / f"{language}.txt").write_text("\n".join(lines))
-    # Of two languages in turn, every second text is of the same language.
-    config = DataConfig(source="text", seq_length=LENGTH, workers=2, alpha=0.0)
-
-    def stream():
-        files = {language: LineFiles([tmp_path / f"{language}.txt"]) for language in texts}
-        return _train(files, tokenizer=NumberTokenizer(), config=config, batch_size=16)
-
-    batches = stream()
-    epoch = _take(batches, 4)
-    assert [sum(number < 100 for number in _text_numbers([batch])) for batch in epoch] == [8] * 4
-    assert Counter(_text_numbers(epoch)) == Counter([*range(10, 42), *range(100, 132)])
-    state = json.loads(json.dumps(batches.get_state()))
-    expected = _take(batches, 2)
-    batches.close()
-    fresh = stream()
-    fresh.set_state(state)
-    resumed = _take(fresh, 2)
-    fresh.close()
-    assert_same_batches(resumed, expected)
-
-
 def test_mixture_follows_the_shares_and_resumes():
     texts = {"a": _full_rows(36), "b": _full_rows(4, first=100)}  # By the root of their sizes, three to one.
     batches = _train(texts, tokenizer=NumberTokenizer(), batch_size=16)
-    numbers = _text_numbers(_take(batches, 4))
-    assert sum(number < 100 for number in numbers) == 48
-    state = json.loads(json.dumps(batches.get_state()))
-    expected = _take(batches, 2)
+    numbers = _text_numbers(_take(batches, 40))
+    assert sum(number < 100 for number in numbers) == pytest.approx(480, abs=16)
+    state, expected = batches.get_state(), _take(batches, 20)
     fresh = _train(texts, tokenizer=NumberTokenizer(), batch_size=16)
     fresh.set_state(state)
-    assert_same_batches(_take(fresh, 2), expected)
+    assert_same_batches(_take(fresh, 20), expected)
+
+
+def test_many_languages_take_one_thread_like_one():
+    before = threading.active_count()
+    texts = {f"l{number}": _full_rows(2, first=10 + 2 * number) for number in range(110)}
+    batches = _train(texts, tokenizer=NumberTokenizer(), batch_size=64)
+    next(batches)
+    assert threading.active_count() <= before + 1
+    batches.close()
 
 
 def test_examples_are_not_prepared_far_ahead():
@@ -274,7 +249,7 @@ def test_sources_are_checked_without_reading_them(tmp_path, missing):
     ("changes", "message"),
     [
         ({"seq_length": 2}, "seq_length=2: expected at least 3"),
-        ({"workers": -1}, "workers=-1: expected at least 0"),
+        ({"prefetch": 0}, "prefetch=0: expected at least 1"),
         ({"alpha": 1.5}, r"alpha=1\.5: expected a number between 0 and 1"),
         ({"mask_rate": float("nan")}, "mask_rate=nan: expected a share between 0 and 1"),
         ({"languages": ("de", "de")}, "languages=de, de: name each language once"),

@@ -326,7 +326,6 @@ def test_rows_too_short_for_a_token_are_refused(length):
         ("lines_per_document", 0, 1),
         ("max_predictions", -1, 0),
         ("eval_texts", 0, 1),
-        ("workers", -1, 0),
         ("prefetch", 0, 1),
     ],
 )

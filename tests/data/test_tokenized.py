@@ -18,20 +18,19 @@ def texts():
     return {"a": [*synthetic_texts(10), "", "[MASK] is text"], "b": synthetic_texts(3)}
 
 
-def batches(texts, workers=0):
-    config = DataConfig(source="text", seq_length=32, workers=workers)
+def batches(texts):
+    config = DataConfig(source="text", seq_length=32)
     stream = train_batches(texts, config, real_tokenizer(), batch_size=4, seed=3)
     taken = [next(stream) for _ in range(12)]
     stream.close()
     return taken
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_batches_from_files_of_token_ids_are_those_from_text(tmp_path, texts, workers):
+def test_batches_from_files_of_token_ids_are_those_from_text(tmp_path, texts):
     ids = tokenized.shared(texts, real_tokenizer(), ORIGIN, tmp_path)
     assert [len(ids[language]) for language in texts] == [42, 12]
     assert ids["a"][40] == [] and ids["a"][41] == tokenized.encode(real_tokenizer(), "[MASK] is text")
-    assert_same_batches(batches(ids, workers), batches(texts, workers))
+    assert_same_batches(batches(ids), batches(texts))
 
 
 def test_files_are_made_once_and_for_one_origin_language_and_number_of_texts(tmp_path, texts, monkeypatch):

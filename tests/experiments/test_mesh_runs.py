@@ -48,6 +48,7 @@ def pod_run(request, made_once):
     return config, made_once(f"pod_{request.param}", lambda folder: run.run(config, folder))
 
 
+@pytest.mark.long
 def test_an_interrupted_run_ends_bit_for_bit_like_one_that_was_not(pod_run, tmp_path):
     config, whole = pod_run
     interrupt(config, tmp_path, 6)

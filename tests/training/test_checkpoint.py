@@ -17,6 +17,7 @@ from rembert_jax.modeling.encoder import stack_layers, unstack_layers
 from rembert_jax.modeling.models import RemBertForMaskedLM, RemBertForSequenceClassification
 from rembert_jax.training import checkpoint, train_state
 from rembert_jax.training.checkpoint import CheckpointError, CheckpointStore
+from rembert_jax.training.feed import Feed
 from rembert_jax.training.optimizer import OptimizerConfig, make_optimizer
 
 CONFIG = RemBertConfig(**TINY_MODEL | {"num_hidden_layers": 1}, vocab_size=48, bos_token_id=1, eos_token_id=2)
@@ -46,8 +47,12 @@ def _classifier(**changes):
     return RemBertForSequenceClassification(RemBertConfig(**CONFIG.to_dict() | changes), 3, LOOP)
 
 
-def _stream():
-    return example_batches(range(20), lambda i: {"x": np.array(i)}, batch_size=4, seed=0)
+def _feed():
+    def features(number):
+        return {"x": np.array(number), "attention_mask": np.array([1])}
+
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=2), jax.devices()[:2])
+    return Feed(example_batches(range(20), features, batch_size=4, seed=0), 4, CONFIG, mesh)
 
 
 def _saved(folder, state, *steps, keep=2, manifest=None):
@@ -69,19 +74,20 @@ def _assert_equal(left, right):
     assert left == right
 
 
-def test_state_iterator_and_manifest_come_back(tmp_path):
-    state, stream = _state(seed=3), _stream()
+def test_state_position_and_manifest_come_back(tmp_path):
+    state, stream = _state(seed=3), _feed()
     for _ in range(7):
         next(stream)
     store = CheckpointStore(tmp_path / "checkpoints", 2)
     manifest = {"model": CONFIG.to_dict(), "tokenizer_sha256": "abc"}
-    store.save(7, state, stream, manifest)
+    store.save(7, state, stream.position, manifest)
     expected = [next(stream)["x"] for _ in range(3)]  # The save must hold the stream as it stood before these.
     store.close()
 
-    again, fresh = CheckpointStore(tmp_path / "checkpoints", 2), _stream()
+    again, fresh = CheckpointStore(tmp_path / "checkpoints", 2), _feed()
     assert again.latest_step == 7
-    restored = again.restore(_state(seed=4), fresh)
+    restored, position = again.restore(_state(seed=4), fresh.position)
+    fresh.restore(position)
     assert again.manifest() == json.loads(json.dumps(manifest))
     again.close()
     _assert_same(restored, state)
@@ -93,7 +99,7 @@ def test_state_saved_on_one_mesh_comes_back_on_another(tmp_path):
     state, target = _state(mesh=meshes[0]), _state(seed=1, mesh=meshes[1])
     _saved(tmp_path, state, 1)
     store = CheckpointStore(tmp_path / "checkpoints", 2)
-    restored = store.restore(target, None)
+    restored, _ = store.restore(target, None)
     store.close()
     _assert_same(restored, state)
     shardings = [leaf.sharding for leaf in jax.tree.leaves(restored.params)]
@@ -125,7 +131,7 @@ def test_interrupted_save_is_ignored(tmp_path):
     assert checkpoint.find(tmp_path) == folder / "2"
     store = CheckpointStore(folder, 2)
     assert store.latest_step == 2
-    _assert_same(store.restore(_state(seed=1), None), state)
+    _assert_same(store.restore(_state(seed=1), None)[0], state)
     store.save(3, state, None, {})
     store.close()
     assert checkpoint.find(tmp_path) == folder / "3"
@@ -267,7 +273,7 @@ def test_state_is_restored_from_shapes_alone(tmp_path):
     _saved(tmp_path, state, 1)
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
     store = CheckpointStore(tmp_path / "checkpoints", 2)
-    _assert_same(store.restore(abstract, None), state)
+    _assert_same(store.restore(abstract, None)[0], state)
     store.close()
 
 
