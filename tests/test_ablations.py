@@ -91,6 +91,7 @@ def test_frozen_names_are_parameters():
 
 
 @pytest.mark.parametrize("row", ["coupled", "english_layers_15_drop_3"])
+@pytest.mark.long
 def test_rows_are_trained_tagged_and_dropped(row, tmp_path, monkeypatch):
     on_one_device(monkeypatch)
     config = ablations.get_config(f"row={row},smoke,{text_and_tags(tmp_path)}").to_dict()

@@ -25,9 +25,9 @@ ALLOWED = {
     "modeling": {"config", "errors", "interop", "ops", "sharding", "tree"},
     "tokenization": {"errors", "hub"},
     "data": {"errors", "tokenization"},
-    "tasks": {"data", "errors", "tokenization"},
+    "xtreme": {"data", "errors", "tokenization"},
+    "tasks": {"data", "errors", "schema", "tokenization", "xtreme"},
     "reports": {"errors"},
-    "xtreme": {"data", "errors", "tasks", "tokenization"},
 }
 INNER = set(ALLOWED)
 ALLOWED["training"] = INNER

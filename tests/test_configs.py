@@ -184,11 +184,13 @@ def test_smoke_variant_runs(name, tmp_path):
             assert 1.0 < outcome["baseline"]["average"]["loss"] < math.log(pieces)
         else:
             assert set(outcome["test"]) == {*given.task.test_languages, "average"}
+            files = {f"test-{language}.tsv" for language in given.task.test_languages}
+            assert {path.name for path in (folder / "predictions").iterdir()} == files
     for item in config.get("report", {}).values():
         rows = json.loads((workdir / "results.json").read_text(encoding="utf-8"))[item["title"]]
         trained, scratch = (outcomes[item[name]] for name in ("pretrained", "scratch"))
-        for language, baseline in trained["baseline"].items():
-            expected = [trained["test"][language]["accuracy"], scratch["test"][language]["accuracy"], baseline]
+        for language in trained["test"].keys() - {"average"}:
+            expected = [part[language]["accuracy"] for part in (trained["test"], scratch["test"], trained["baseline"])]
             assert list(rows[language].values()) == pytest.approx([100 * value for value in expected])
             text = " | ".join(f"{100 * value:.1f}" for value in expected)
             assert text in (workdir / "results.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import grain
@@ -270,8 +270,7 @@ def train_batches(
 
 
 def example_batches(
-    examples: Sequence[Any],
-    features: Callable[[Any], Features],
+    examples: Sequence[Features],
     *,
     batch_size: int,
     seed: int,
@@ -280,16 +279,14 @@ def example_batches(
     """Endless shuffled batches of labelled examples, each example once per epoch.
 
     Args:
-      examples: random access to labelled examples.
-      features: from an example to its arrays.
+      examples: random access to the arrays of each, made when they are asked for.
       batch_size: rows of a batch.
       seed: of the order.
       rows: which of them to make, in rising order; None makes all. What is in a row does not depend on it.
     """
     order = Shuffled(examples, [seed])
     streams = [
-        ShuffledStream(order, features, index=row, count=batch_size)
-        for row in (range(batch_size) if rows is None else rows)
+        ShuffledStream(order, index=row, count=batch_size) for row in (range(batch_size) if rows is None else rows)
     ]
     return _prefetched(streams, 4)
 

@@ -44,11 +44,11 @@ def _permutation(size: int, seed: list[int]) -> Callable[[int], int]:
 
 
 class ShuffledStream(grain.IterDataset):
-    """What a function makes of every `count`-th record in its shuffled order, from `index` on."""
+    """Every `count`-th record in its shuffled order, from `index` on."""
 
-    def __init__(self, records: Shuffled, make: Callable[[Any], Any], *, index: int, count: int) -> None:
+    def __init__(self, records: Shuffled, *, index: int, count: int) -> None:
         super().__init__()
-        self.records, self.make, self.index, self.count = records, make, index, count
+        self.records, self.index, self.count = records, index, count
 
     def __iter__(self) -> grain.DatasetIterator:
         return _ShuffledStreamIterator(self)
@@ -61,7 +61,7 @@ class _ShuffledStreamIterator(grain.DatasetIterator):
 
     def __next__(self) -> Any:
         dataset, self._drawn = self._dataset, self._drawn + 1
-        return dataset.make(dataset.records[dataset.index + dataset.count * (self._drawn - 1)])
+        return dataset.records[dataset.index + dataset.count * (self._drawn - 1)]
 
     def get_state(self) -> dict[str, Any]:
         return {"drawn": self._drawn}

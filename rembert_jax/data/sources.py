@@ -153,6 +153,17 @@ class GroupedLines(Sequence[str]):
         return " ".join(self.lines[i] for i in range(first, min(first + self.size, len(self.lines))))
 
 
+def to_python(value: Any) -> Any:
+    """A TFDS value as str, number or a list of them."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [to_python(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
 class TfdsText(Sequence[str]):
     """One text feature of a TFDS dataset read through `as_data_source` (array_record; needs no TensorFlow)."""
 

@@ -85,7 +85,8 @@ def prepare(
         feed=Feed(rows, batch_size, model_config, mesh),
         labels=None,
         evaluate=evaluate,
-        test=evaluate,
+        test=lambda params, folder: evaluate(params),
+        metric="accuracy",
         select_by=None,
         baseline=baseline,
     )

@@ -247,7 +247,7 @@ def _finish(
         assert best.latest_step is not None
         chosen = best.latest_step
         params = best.restore({"params": params}, None)[0]["params"]
-    test = stage.test(params)
+    test = stage.test(params, folder / "predictions")
     sizes = {name: int(np.prod(leaf.shape)) for name, leaf in tree.flatten(params).items()}
     head = sum(size for name, size in sizes.items() if name.startswith(f"{checkpoint.OUTPUT_HEAD}/"))
     results: dict[str, Any] = {
@@ -258,6 +258,7 @@ def _finish(
         "steps": stage.program.total_steps,
         "selected_step": chosen,
         "parameters": {"total": sum(sizes.values()), "output_head": head},
+        "metric": stage.metric,
         "test": test,
         "baseline": stage.baseline(),
         "train_language": config.task.train_language if config.task else "",
@@ -265,13 +266,13 @@ def _finish(
     }
     if jax.process_index() == 0:
         write_file(folder / RESULTS_FILE, schema.to_json(results))
-        _draw(folder, test)
+        _draw(folder, test, stage.metric)
         for line in report.pretraining_lines(folder.name, results) if config.data else ():
             logger.info(line)
     return results
 
 
-def _draw(folder: pathlib.Path, test: Metrics) -> None:
+def _draw(folder: pathlib.Path, test: Metrics, metric: str) -> None:
     plots.plot_loss(folder / "metrics.jsonl", folder / "loss.png", folder.name)
-    groups = {"accuracy": {lang: 100 * values["accuracy"] for lang, values in test.items()}}
-    plots.plot_languages(groups, folder / "languages.png", folder.name, "accuracy (%)")
+    groups = {metric: {lang: 100 * values[metric] for lang, values in test.items()}}
+    plots.plot_languages(groups, folder / "languages.png", folder.name, f"{metric} (%)")

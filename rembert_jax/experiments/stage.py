@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,16 +22,18 @@ class Stage:
       feed: its batches.
       labels: names of the classes in order; None where there are none.
       evaluate: development metrics by language, computed during training.
-      test: metrics by language for the final parameters.
-      select_by: metric of the training language by which the best parameters are kept; None keeps the last ones.
-      baseline: computes by language what is reached without training: for labels the accuracy of guessing without
-        context; in pre-training the loss of guessing by the frequency of words, and what a fresh encoder retrieves.
+      test: metrics by language for the final parameters; predictions are written into the folder, by language.
+      metric: which of them reports and figures show.
+      select_by: language and metric by which the best parameters are kept; None keeps the last ones.
+      baseline: metrics by language of what is reached without training: of a task's guess without context; in pre-training the
+        loss of guessing by the frequency of words, and what a fresh encoder retrieves.
     """
 
     program: Program
     feed: Feed
     labels: list[str] | None
     evaluate: Callable[[Params], Metrics]
-    test: Callable[[Params], Metrics]
+    test: Callable[[Params, pathlib.Path], Metrics]
+    metric: str
     select_by: tuple[str, str] | None
     baseline: Callable[[], Mapping[str, Any]]

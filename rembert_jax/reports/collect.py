@@ -135,11 +135,13 @@ def choose_metrics(runs: Sequence[Run], wanted: Sequence[str]) -> list[str]:
                 raise ReportError(f"--metric={pattern}: no run has it; known are {', '.join(known)}")
         return list(dict.fromkeys(chosen))
     groups = dict.fromkeys(name.rpartition("/")[0].rpartition("/")[0] for name in known if name.count("/") >= 1)
+    main_metrics = {stage: metric for run in runs for stage, metric in run.main.items()}
     reported = [group for group in groups if f"{group}/zero-shot/gain" in known]
     main = [f"{group}/zero-shot/{column}" for group in reported for column in REPORT_COLUMNS]
     for group in groups:
         prefix = f"{group}/" if group else ""
-        wanted = ["average/loss"] if reported else ["average/loss", "zero-shot/accuracy", "average/accuracy"]
+        metric = main_metrics.get(group, "accuracy")
+        wanted = ["average/loss"] if reported else ["average/loss", f"zero-shot/{metric}", f"average/{metric}"]
         main += [f"{prefix}{name}" for name in wanted if f"{prefix}{name}" in known][:1]
     return main
 

@@ -44,21 +44,22 @@ COLUMNS = ("pre-trained", "scratch", "no context")
 
 
 def _columns(comparison: Comparison, results: Mapping[str, Results]) -> dict[str, dict[str, float]]:
-    """Column name to language to accuracy in percent."""
+    """Column name to language to the task's metric in percent."""
+    pretrained, scratch = results[comparison.pretrained], results[comparison.scratch]
+    metric = pretrained["metric"]
 
     def percent(values: Mapping[str, Any]) -> dict[str, float]:
-        return {lang: 100 * value["accuracy"] for lang, value in values.items() if lang != "average"}
+        return {lang: 100 * value[metric] for lang, value in values.items() if lang != "average"}
 
-    pretrained, scratch = results[comparison.pretrained], results[comparison.scratch]
     return {
         "pre-trained": percent(pretrained["test"]),
         "scratch": percent(scratch["test"]),
-        "no context": {lang: 100 * value for lang, value in pretrained["baseline"].items()},
+        "no context": percent(pretrained["baseline"]),
     }
 
 
 def transfer_rows(comparison: Comparison, results: Mapping[str, Results]) -> dict[str, dict[str, float]]:
-    """Accuracy in percent by language and column, then the mean over the languages without labels as "zero-shot"."""
+    """The task's metric in percent by language and column, then the mean over the languages without labels as "zero-shot"."""
     columns = _columns(comparison, results)
     labelled = results[comparison.pretrained]["train_language"]
     others = [language for language in columns["pre-trained"] if language != labelled]
@@ -74,6 +75,7 @@ def write(comparisons: list[Comparison], results: Mapping[str, Results], workdir
     """Prints the table and writes `results.md`, `results.json` and a figure for each task into `workdir`."""
     tables = {comparison.title: transfer_rows(comparison, results) for comparison in comparisons}
     labelled = {c.title: results[c.pretrained]["train_language"] for c in comparisons}
+    measured = {c.title: f"{results[c.pretrained]['metric']} (%)" for c in comparisons}
     languages = list(
         dict.fromkeys(language for rows in tables.values() for language in rows if language != "zero-shot")
     )
@@ -99,8 +101,8 @@ def write(comparisons: list[Comparison], results: Mapping[str, Results], workdir
     for title, rows in tables.items():
         groups = {column: {lang: row[column] for lang, row in rows.items()} for column in COLUMNS}
         name = title.lower().replace(" ", "_")
-        plots.plot_languages(groups, workdir / f"{name}.png", f"{title}, trained on {labelled[title]}", "accuracy (%)")
-    _print(header, body, notes)
+        plots.plot_languages(groups, workdir / f"{name}.png", f"{title}, trained on {labelled[title]}", measured[title])
+    _print(header, body, notes, ", ".join(dict.fromkeys(measured.values())))
 
 
 def pretraining_lines(stage: str, result: Results) -> list[str]:
@@ -143,11 +145,11 @@ def _expectation_lines(
     return lines
 
 
-def _print(header: list[str], body: list[list[str]], notes: list[str]) -> None:
+def _print(header: list[str], body: list[list[str]], notes: list[str], title: str) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 120
-    table = Table(title="accuracy (%)", title_justify="left")
+    table = Table(title=title, title_justify="left")
     for number, name in enumerate(header):
         narrow = name.replace(", ", "\n").replace("pre-", "pre-\n")
         table.add_column(narrow, justify="left" if number == 0 else "right")

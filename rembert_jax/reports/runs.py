@@ -39,6 +39,7 @@ class Run:
       seed: the one that all its stages share; None if it is unknown or they differ.
       metrics: "stage/language/metric" to the value in the results of finished stages, and "task/language/column" to that in
         the report of the whole run.
+      main: by finished stage the metric that it reports.
       status: empty for a finished run, else what it lacks.
       sweep: folder of the sweep that it is a member of, if it is.
       varied: what that sweep sets for it, without the seed.
@@ -53,6 +54,7 @@ class Run:
     status: str
     sweep: pathlib.Path | None = None
     varied: dict[str, Any] = dataclasses.field(default_factory=dict)
+    main: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def series(self, stage: str) -> dict[str, list[tuple[int, float]]]:
         """Curves of a stage by name: (step, value)."""
@@ -114,7 +116,8 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
     metrics = {name: value for stage, result in results.items() for name, value in _metrics(stage, result).items()}
     if not simple and (folder / RESULTS_FILE).is_file():
         metrics |= _report_metrics(_read(folder / RESULTS_FILE))
-    return Run(folder, name, stages, settings, seed, metrics, _status(folder, stages, configs, results))
+    main = {stage: result["metric"] for stage, result in results.items()}
+    return Run(folder, name, stages, settings, seed, metrics, _status(folder, stages, configs, results), main=main)
 
 
 def _flat(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:

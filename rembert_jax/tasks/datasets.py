@@ -1,34 +1,19 @@
-"""Labelled datasets: TFDS through `as_data_source`, and CoNLL-U files."""
+"""Labelled datasets: TFDS through `as_data_source`, and files of CoNLL-U, JSON lines, and JSON objects in array_record."""
 
 from __future__ import annotations
 
+import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from rembert_jax.data import sources, synthetic_world
-from rembert_jax.tasks.base import Example, Task, TaskConfig, TaskError
-from rembert_jax.tasks.sequence_classification import SequenceClassification
-from rembert_jax.tasks.token_classification import TokenClassification
+from rembert_jax.tasks.base import Example, Task, TaskConfig, TaskError, family
 from rembert_jax.tokenization import RemBertTokenizer
-
-KINDS: dict[str, type[Task]] = {
-    "sequence_classification": SequenceClassification,
-    "token_classification": TokenClassification,
-}
-
-
-def to_python(value: Any) -> Any:
-    """A TFDS value as str, int or a list of them."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [to_python(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
+from rembert_jax.xtreme import conllu
+from rembert_jax.xtreme.files import read_lines
 
 
 class _TfdsExamples(Sequence[Example]):
@@ -41,7 +26,7 @@ class _TfdsExamples(Sequence[Example]):
 
     def __getitem__(self, index):
         position = range(self.size)[index]
-        record = {key: to_python(value) for key, value in self.records[position].items()}
+        record = {key: sources.to_python(value) for key, value in self.records[position].items()}
         return {**record, "where": f"{self.name}[{position}]"}
 
 
@@ -85,39 +70,60 @@ def _open_tfds(config: TaskConfig, language: str, split: str, limit: int) -> _Tf
     return _TfdsExamples(records, f"{name}/{split}", limit)
 
 
-def read_conllu(path: pathlib.Path) -> list[Example]:
-    """Sentences of a CoNLL-U file as {"tokens", "upos", "where"}: syntactic words, without empty nodes and ranges.
+class _JsonExamples(Sequence[Example]):
+    """Objects in JSON with the numbers of their lines, read when they are asked for."""
 
-    `where` is "file:line" of the sentence's first row.
+    def __init__(self, path: pathlib.Path, lines: Sequence[tuple[int, str | bytes]]) -> None:
+        self.path, self.lines = path, lines
 
-    Raises:
-      TaskError: naming the file that cannot be read, or file and line of what is not UTF-8 or has not ten columns.
-    """
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return _JsonExamples(self.path, self.lines[index])
+        number, text = self.lines[index]
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise TaskError(f"{self.path}:{number}: no JSON ({error}); expected an object a line") from error
+        if not isinstance(found, dict):
+            raise TaskError(f"{self.path}:{number}: found a {type(found).__name__}, expected an object with fields")
+        return {**found, "where": f"{self.path}:{number}"}
+
+
+def _json_lines(path: pathlib.Path, language: str) -> Sequence[Example]:
+    return _JsonExamples(path, [pair for pair in enumerate(read_lines(path), start=1) if pair[1].strip()])
+
+
+def _array_record(path: pathlib.Path, language: str) -> Sequence[Example]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        reader = array_record_module.ArrayRecordReader(str(path))
+        records = reader.read_all()
+        reader.close()
+    except RuntimeError as error:
+        raise TaskError(f"{path}: no array_record ({error}); make it again") from error
+    return _JsonExamples(path, list(enumerate(records, start=1)))
+
+
+def _conllu(path: pathlib.Path, language: str) -> Sequence[Example]:
+    """Syntactic words and `upos`; empty nodes and surface tokens of several words are passed over."""
+    return [{**row, "upos": row["tags"]} for row in conllu.read(path, language, "hf_compat")]
+
+
+FILES: dict[str, Callable[[pathlib.Path, str], Sequence[Example]]] = {
+    "conllu": _conllu,
+    "jsonl": _json_lines,
+    "array_record": _array_record,
+}
+"""Source to what reads a file of it in a language."""
+
+
+def _read_file(config: TaskConfig, path: pathlib.Path, language: str) -> Sequence[Example]:
+    try:
+        return FILES[config.source](path, language)
     except OSError as error:
         raise TaskError(f"{path}: cannot be read ({error.strerror}); check task.path") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise TaskError(f"{path}:{line}: not valid UTF-8 ({error.reason}); fix the file") from error
-    examples: list[Example] = []
-    tokens: list[str] = []
-    upos: list[str] = []
-    first = 0
-    for number, line in enumerate([*text.split("\n"), ""], start=1):
-        if not line.strip():
-            if tokens:
-                examples.append({"tokens": tokens, "upos": upos, "where": f"{path}:{first}"})
-            tokens, upos, first = [], [], 0
-        elif not line.startswith("#"):
-            first = first or number
-            columns = line.split("\t")
-            if len(columns) != 10:
-                raise TaskError(f"{path}:{number}: {len(columns)} columns, expected the 10 of CoNLL-U")
-            if columns[0].isdigit() and columns[3] != "_":
-                tokens.append(columns[1])
-                upos.append(columns[3])
-    return examples
 
 
 def _missing_field(config: TaskConfig, field: str, found: Sequence[str]) -> str:
@@ -125,28 +131,36 @@ def _missing_field(config: TaskConfig, field: str, found: Sequence[str]) -> str:
 
 
 def open_task(config: TaskConfig, tokenizer: RemBertTokenizer) -> Task:
-    """The task object of a config, with label names read from the dataset.
+    """The task of a config, with the names of its labels: those of the config, or else of the dataset.
 
     Raises:
-      TaskError: if the dataset or its label field is missing, or the field has no class names.
+      TaskError: if the dataset or its label field is missing, or there are no names of labels.
     """
+    kind = family(config.kind)
+    classes = "labels" in kind.row_targets + kind.token_targets
+    return kind(config, tokenizer, _label_names(config) if classes else ())
+
+
+def _label_names(config: TaskConfig) -> Sequence[str]:
+    if config.labels:
+        return config.labels
     if config.source == "conllu":
-        labels: Sequence[str] = synthetic_world.UPOS
-    else:
-        features = _tfds_builder(config, config.train_language).info.features
-        if config.label_field not in features:
-            raise TaskError(_missing_field(config, config.label_field, list(features)))
-        feature = features[config.label_field]
-        labels = getattr(getattr(feature, "feature", feature), "names", None) or ()
-        if not labels:
-            raise TaskError(
-                f"{config.path}: field {config.label_field!r} is {feature}, expected a ClassLabel with names or a sequence of "
-                "them; set task.label_field"
-            )
-    return KINDS[config.kind](config, tokenizer, labels)
+        return synthetic_world.UPOS
+    if config.source != "tfds":
+        raise TaskError(f"task.labels is empty; name the classes, which files of source {config.source} do not")
+    features = _tfds_builder(config, config.train_language).info.features
+    if config.label_field not in features:
+        raise TaskError(_missing_field(config, config.label_field, list(features)))
+    feature = features[config.label_field]
+    if labels := getattr(getattr(feature, "feature", feature), "names", None):
+        return labels
+    raise TaskError(
+        f"{config.path}: field {config.label_field!r} is {feature}, expected a ClassLabel with names or a sequence of "
+        "them; set task.label_field"
+    )
 
 
-def _conllu_files(config: TaskConfig, language: str, split: str) -> list[pathlib.Path]:
+def _files(config: TaskConfig, language: str, split: str) -> list[pathlib.Path]:
     try:
         return sources.find_files(config.path, language, split, key="task.path")
     except sources.SourceError as error:
@@ -157,8 +171,8 @@ def check_examples(config: TaskConfig) -> None:
     """Raises `TaskError` if a language lacks a split that the run needs; looks for files and does not read them."""
     train = [(config.train_language, split) for split in (config.train_split, config.dev_split)]
     for language, split in [*train, *((language, config.test_split) for language in config.test_languages)]:
-        if config.source == "conllu":
-            _conllu_files(config, language, split)
+        if config.source != "tfds":
+            _files(config, language, split)
         elif not config.path.startswith("synthetic_"):
             _open_tfds(config, language, split, 0)
         elif language not in synthetic_world.LANGUAGES:  # The others are written when they are opened.
@@ -172,11 +186,12 @@ def open_examples(config: TaskConfig, language: str, split: str, limit: int = 0)
     Raises:
       TaskError: if the data is missing, or a field that the task reads is.
     """
-    if config.source == "conllu":
-        everything = [row for path in _conllu_files(config, language, split) for row in read_conllu(path)]
-        examples: Sequence[Example] = everything[:limit] if limit else everything
+    if config.source == "tfds":
+        examples: Sequence[Example] = _open_tfds(config, language, split, limit)
     else:
-        examples = _open_tfds(config, language, split, limit)
+        parts = [_read_file(config, path, language) for path in _files(config, language, split)]
+        examples = parts[0] if len(parts) == 1 else [example for part in parts for example in part]
+        examples = examples[:limit] if limit else examples
     if not len(examples):
         raise TaskError(f"{config.path}: no example for language {language!r}, split {split!r}")
     for field in (*config.text_fields, config.label_field):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rembert_jax.data.masking import Features
 from rembert_jax.data.pipeline import batch_rows
-from rembert_jax.tasks.base import Example, Task
+from rembert_jax.tasks.base import Example, Prediction, Task
 from rembert_jax.training.metrics import means
 from rembert_jax.training.train_state import Params
 from rembert_jax.training.train_step import Batch, Sums
@@ -112,26 +113,79 @@ class RetrievalEvaluator:
         return np.concatenate(parts, axis=1)
 
 
+SHORTEST = 64
+"""Tokens of the shortest rows of a batch that predicts."""
+
+
+def lengths(longest: int) -> list[int]:
+    """The lengths that rows are padded to for prediction: powers of two, then the longest."""
+    return [2**power for power in range(SHORTEST.bit_length() - 1, longest.bit_length()) if 2**power < longest] + [
+        longest
+    ]
+
+
+@dataclasses.dataclass
+class _Open:
+    """An example some of whose rows have no output yet."""
+
+    example: Example
+    rows: list[Features]
+    outputs: dict[int, Features] = dataclasses.field(default_factory=dict)
+
+
 class TaskEvaluator:
-    """Task metrics on whole splits; one compiled function predicts the classes of all languages."""
+    """Predictions for whole splits and their metrics.
+
+    Rows go into batches of rows of about their length, each batch of the same number of rows, so that one compiled function for
+    each length serves all languages. Only the rows that wait for a batch to fill are held.
+    """
 
     def __init__(
-        self, task: Task, predict: Callable[[Params, Batch], jax.Array], *, batch_size: int, place: Place
+        self, task: Task, predict: Callable[[Params, Batch], Mapping[str, jax.Array]], *, batch_size: int, place: Place
     ) -> None:
         self._task, self._predict, self._batch_size, self._place = task, predict, batch_size, place
-        self._features: dict[int, list[Features]] = {}
+        self._lengths = lengths(task.config.max_length)
 
     def __call__(self, params: Params, examples: Mapping[str, Sequence[Example]]) -> Metrics:
         """Metrics by language; every example is scored exactly once."""
-        return with_average({language: self._score(params, rows) for language, rows in examples.items()})
+        found = {language: self.predictions(params, rows) for language, rows in examples.items()}
+        return self.metrics(examples, found)
 
-    def _score(self, params: Params, examples: Sequence[Example]) -> dict[str, float]:
-        if id(examples) not in self._features:  # The same splits are scored again and again.
-            self._features[id(examples)] = [self._task.features(example) for example in examples]
-        features = self._features[id(examples)]
-        predictions = [
-            np.asarray(self._predict(params, self._place(batch))) for batch in batch_rows(features, self._batch_size)
-        ]
-        predicted = np.concatenate(predictions)[: len(features)]
-        labels = np.stack([row["labels"] for row in features])
-        return self._task.metrics(predicted, labels, list(examples))
+    def metrics(
+        self, examples: Mapping[str, Sequence[Example]], predictions: Mapping[str, Sequence[Prediction]]
+    ) -> Metrics:
+        """Metrics by language of predictions for all examples."""
+        return with_average(
+            {lang: self._task.metrics(rows, predictions[lang], lang) for lang, rows in examples.items()}
+        )
+
+    def predictions(self, params: Params, examples: Sequence[Example]) -> list[Prediction]:
+        """A prediction for each example, in their order."""
+        found: dict[int, Prediction] = {}
+        unfinished: dict[int, _Open] = {}
+        waiting: dict[int, list[tuple[int, int]]] = {length: [] for length in self._lengths}
+
+        def predict(length: int) -> None:
+            chosen, waiting[length] = waiting[length], []
+            rows = [self._task.pad(unfinished[number].rows[row], length) for number, row in chosen]
+            (batch,) = batch_rows(rows, self._batch_size)
+            outputs = {name: np.asarray(value) for name, value in self._predict(params, self._place(batch)).items()}
+            for place, (number, row) in enumerate(chosen):
+                one = unfinished[number]
+                one.outputs[row] = {name: value[place] for name, value in outputs.items()}
+                if len(one.outputs) == len(one.rows):
+                    ordered = [one.outputs[index] for index in range(len(one.rows))]
+                    found[number] = self._task.merge(one.example, one.rows, ordered)
+                    del unfinished[number]
+
+        for number, example in enumerate(examples):
+            unfinished[number] = _Open(example, self._task.rows(example))
+            for index, row in enumerate(unfinished[number].rows):
+                length = next(length for length in self._lengths if len(row["input_ids"]) <= length)
+                waiting[length].append((number, index))
+                if len(waiting[length]) == self._batch_size:
+                    predict(length)
+        for length in self._lengths:
+            if waiting[length]:
+                predict(length)
+        return [found[number] for number in range(len(examples))]

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from rembert_jax import losses, sharding
-from rembert_jax.modeling.models import (
-    RemBertForMaskedLM,
-    RemBertForSequenceClassification,
-    RemBertForTokenClassification,
-)
+from rembert_jax.modeling.models import RemBertForMaskedLM, RemBertForSequenceClassification
 from rembert_jax.ops.split import Split
 from rembert_jax.training.train_state import Params
 from rembert_jax.training.train_step import Batch, Objective, Sums
-
-ClassificationModel = RemBertForSequenceClassification | RemBertForTokenClassification
 
 
 def _dropout(key: jax.Array | None) -> dict[str, Any]:
@@ -55,12 +51,12 @@ def hidden_states(model: RemBertForMaskedLM, params: Params, batch: Batch) -> tu
     return model.apply({"params": params}, method=encode)  # pyright: ignore[reportReturnType]
 
 
-def class_logits(model: ClassificationModel, params: Params, batch: Batch, key: jax.Array | None) -> jax.Array:
-    """Logits of a classification model for a batch of task features."""
+def task_output(model: nn.Module, params: Params, batch: Batch, key: jax.Array | None) -> Any:
+    """What a model with a head gives for a batch of rows of a task."""
     read = {}
     if isinstance(model, RemBertForSequenceClassification):  # It reads the first token alone.
         read["read_positions"] = jnp.zeros((batch["input_ids"].shape[0], 1), jnp.int32)
-    output: Any = model.apply(
+    return model.apply(
         {"params": params},
         batch["input_ids"],
         attention_mask=batch["attention_mask"],
@@ -68,13 +64,27 @@ def class_logits(model: ClassificationModel, params: Params, batch: Batch, key: 
         **read,
         **_dropout(key),
     )
-    return output.logits
 
 
-def classification(model: ClassificationModel) -> Objective:
-    """Objective over batches of task features."""
+LOSSES: dict[str, Callable[[Any, Batch], Sums]] = {
+    "labels": lambda output, batch: losses.classification_loss(output.logits, batch["labels"]),
+    "span": lambda output, batch: losses.question_answering_loss(
+        output.start_logits, output.end_logits, batch["start_positions"], batch["end_positions"]
+    ),
+}
+"""What a task may be trained for (`tasks.base.Task.loss`), from the output of its model and the batch."""
+
+OUTPUTS: dict[str, Callable[[Any], dict[str, jax.Array]]] = {
+    "classes": lambda output: {"classes": output.logits.argmax(-1)},
+    "span_logits": lambda output: {"start_logits": output.start_logits, "end_logits": output.end_logits},
+}
+"""What the evaluation of a task may take from the output of its model (`tasks.base.Task.outputs`)."""
+
+
+def task(model: nn.Module, loss: str = "labels") -> Objective:
+    """Objective over batches of rows of a task."""
 
     def objective(params: Params, batch: Batch, key: jax.Array | None) -> Sums:
-        return losses.classification_loss(class_logits(model, params, batch, key), batch["labels"])
+        return LOSSES[loss](task_output(model, params, batch, key), batch)
 
     return objective

@@ -20,12 +20,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rembert_jax import sharding
 from rembert_jax.config import Execution, RemBertConfig
 from rembert_jax.data.pipeline import DataConfig
-from rembert_jax.modeling.models import (
-    RemBertForMaskedLM,
-    RemBertForSequenceClassification,
-    RemBertForTokenClassification,
-)
-from rembert_jax.tasks.base import TaskConfig
+from rembert_jax.modeling.models import MODELS, RemBertForMaskedLM
+from rembert_jax.tasks.base import TaskConfig, family
 from rembert_jax.training import objectives, train_state
 from rembert_jax.training.optimizer import OptimizerConfig, frozen, learning_rate_schedule, make_optimizer
 from rembert_jax.training.settings import TrainingConfig
@@ -34,12 +30,6 @@ from rembert_jax.training.train_step import Batch, Objective, make_train_step, w
 
 Shapes = dict[str, tuple[tuple[int, ...], Any]]
 """Name of an array of a row to its shape and dtype."""
-
-TASK_MODELS: dict[str, Any] = {
-    "sequence_classification": RemBertForSequenceClassification,
-    "token_classification": RemBertForTokenClassification,
-}
-"""Kind of task to model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,15 +166,18 @@ def fine_tuning(
     seed: int,
     mesh: Mesh,
 ) -> Program:
-    """Classification, of which evaluation takes the most probable class."""
-    model = TASK_MODELS[task.kind](model_config, num_labels=num_labels, execution=execution)
-    length = task.max_length
+    """A task as its family has it: model, loss, and what evaluation takes."""
+    kind = family(task.kind)
+    model: Any = MODELS[kind.model]
+    labels = {"num_labels": num_labels} if "num_labels" in model.__dataclass_fields__ else {}
+    model = model(model_config, execution=execution, **labels)
+    outputs, length = objectives.OUTPUTS[kind.outputs], task.max_length
     row: Shapes = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), ((length,), jnp.int32))
-    row["labels"] = ((length,) if task.kind == "token_classification" else (), jnp.int32)
+    row |= dict.fromkeys(kind.row_targets, ((), jnp.int32)) | dict.fromkeys(kind.token_targets, ((length,), jnp.int32))
     return Program(
         model=model,
-        objective=objectives.classification(model),
-        outputs=lambda params, batch: objectives.class_logits(model, params, batch, None).argmax(-1),
+        objective=objectives.task(model, kind.loss),
+        outputs=lambda params, batch: outputs(objectives.task_output(model, params, batch, None)),
         batch=_abstract_batch(row, training.batch_size, mesh),
         optimizer=optimizer,
         total_steps=total_steps,

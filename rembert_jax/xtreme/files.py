@@ -29,8 +29,9 @@ def read_lines(path: pathlib.Path) -> list[str]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise FileError(f"{path}, line {line}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+        begin = len(data) - len(error.object)  # A byte order mark.
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, begin + error.start
+        raise FileError(f"{path}, line {line}: byte {byte} is not UTF-8; save the file as UTF-8") from None
     lines = text.split("\n")
     if lines and not lines[-1]:
         lines.pop()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rembert_jax.data.sources import to_python
 from rembert_jax.errors import RemBertError
-from rembert_jax.tasks.datasets import to_python
 from rembert_jax.xtreme.conllu import Protocol
 from rembert_jax.xtreme.readers import Record
 

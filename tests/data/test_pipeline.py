@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def _example(number):
 
 
 def _examples(count=12, seed=0, **share):
-    return example_batches(range(count), _example, batch_size=4, seed=seed, **share)
+    return example_batches([_example(number) for number in range(count)], batch_size=4, seed=seed, **share)
 
 
 def test_examples_come_once_per_epoch_in_a_new_order():
@@ -225,7 +226,15 @@ def test_many_languages_take_one_thread_like_one():
 
 def test_examples_are_not_prepared_far_ahead():
     read = []
-    batches = example_batches(range(1000), lambda i: read.append(i) or _example(i), batch_size=2, seed=0)
+
+    class Examples(Sequence):
+        def __len__(self):
+            return 1000
+
+        def __getitem__(self, index):
+            return read.append(index) or _example(index)
+
+    batches = example_batches(Examples(), batch_size=2, seed=0)
     _take(batches, 3)
     batches.close()
     assert 6 <= len(read) <= 30

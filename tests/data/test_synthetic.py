@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builders import conll
 
 from rembert_jax.data import synthetic, synthetic_tfds, synthetic_world
+from rembert_jax.data.sources import to_python
 from rembert_jax.data.synthetic import (
     SyntheticConfig,
     document,
@@ -22,7 +23,6 @@ from rembert_jax.data.synthetic import (
 )
 from rembert_jax.data.synthetic_world import FUNCTION_WORDS, LANGUAGES, UPOS, language
 from rembert_jax.errors import RemBertError
-from rembert_jax.tasks.datasets import to_python
 
 CODES = tuple(LANGUAGES)
 

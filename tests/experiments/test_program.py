@@ -1,6 +1,7 @@
 """What a run computes, made without data: the shapes it expects are those that come, and its step is the trainer's."""
 
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +77,8 @@ def test_the_batches_of_a_task_are_what_its_program_expects(started, pretrained,
 
 def test_a_task_is_predicted_by_its_largest_logit(monkeypatch):
     logits = jnp.array([[0.1, 0.7, 0.2], [3.0, -1.0, 2.0]])
-    monkeypatch.setattr(programs.objectives, "class_logits", lambda model, params, batch, key: logits + params)
+    output = SimpleNamespace(logits=logits)
+    monkeypatch.setattr(programs.objectives, "task_output", lambda model, params, batch, key: output)
     config = settings.resolve(FINE_TUNING | {"model_from": "x"})
     program = programs.fine_tuning(
         architecture.RemBertConfig(),
@@ -89,7 +91,7 @@ def test_a_task_is_predicted_by_its_largest_logit(monkeypatch):
         seed=0,
         mesh=sharding.make_mesh(config.mesh, jax.devices()[:1]),
     )
-    np.testing.assert_array_equal(program.predict(jnp.zeros(()), {}), [1, 0])
+    np.testing.assert_array_equal(program.predict({}, {})["classes"], [1, 0])
 
 
 def test_a_step_never_sums_a_whole_table_over_the_parts_of_its_width():

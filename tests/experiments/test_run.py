@@ -217,14 +217,20 @@ def scripted(monkeypatch):
     script, seen, tested = itertools.cycle([0.5, 0.9, 0.9]), [], []
 
     def score(self, params, examples):
-        copy = jax.tree.map(np.array, params)
-        if list(examples) == ["qaa"]:
-            seen.append(copy)
-            return evaluators.with_average({"qaa": {"accuracy": next(script)}})
-        tested.append(copy)
+        assert list(examples) == ["qaa"]
+        seen.append(jax.tree.map(np.array, params))
+        return evaluators.with_average({"qaa": {"accuracy": next(script)}})
+
+    def predict(self, params, examples):
+        tested[:] = [jax.tree.map(np.array, params)]
+        return ["paraphrase"] * len(examples)
+
+    def metrics(self, examples, predictions):
         return evaluators.with_average({"qaa": {"accuracy": 0.25}, "qab": {"accuracy": 0.75}})
 
     monkeypatch.setattr(evaluators.TaskEvaluator, "__call__", score)
+    monkeypatch.setattr(evaluators.TaskEvaluator, "predictions", predict)
+    monkeypatch.setattr(evaluators.TaskEvaluator, "metrics", metrics)
     return SimpleNamespace(seen=seen, tested=tested)
 
 
@@ -245,7 +251,8 @@ def test_fine_tuning_keeps_the_first_of_the_best_development_steps_also_when_int
             assert (best != last).any()
     assert checkpoint.find(whole) == whole / "best" / "4"
     assert results["parameters"]["output_head"] == 0
-    assert set(results["baseline"]) == {"qaa", "qab"}
+    assert set(results["baseline"]) == {"qaa", "qab", "average"}
+    assert set((whole / "predictions" / "test-qab.tsv").read_text().splitlines()) == {"paraphrase"}
     assert RemBertTokenizer(whole).sha256 == RemBertTokenizer(pretrained[0]).sha256
 
     interrupt(config, first, 6)
@@ -258,7 +265,7 @@ def test_fine_tuning_keeps_the_first_of_the_best_development_steps_also_when_int
 
 
 def test_fine_tuning_starts_from_the_encoder_or_afresh(pretrained, tmp_path, no_training, monkeypatch):
-    monkeypatch.setattr(SequenceClassification, "context_free_baseline", None)  # It is for the end.
+    monkeypatch.setattr(SequenceClassification, "baseline", None)  # It is for the end.
     stored = stored_state(checkpoint.find(pretrained[0]))["params"]["rembert"]["encoder"]
     for key, equal in (("init_from", True), ("model_from", False)):
         run.run(FINE_TUNING | {key: str(pretrained[0])}, tmp_path / key)

@@ -50,7 +50,7 @@ def record(tmp_path, one_device, monkeypatch):
 
         def job(*arguments):
             nothing = {"qaa": {"loss": 1.0, "accuracy": 0.5}, "average": {"loss": 1.0, "accuracy": 0.5}}
-            judge = dict.fromkeys(("evaluate", "test"), lambda params: nothing)
+            judge = dict.fromkeys(("evaluate", "test"), lambda *given: nothing)
             stage = prepare(*arguments)
             program = dataclasses.replace(stage.program, objective=objective)
             return dataclasses.replace(stage, program=program, baseline=lambda: nothing, **judge)

@@ -93,6 +93,13 @@ def judged(monkeypatch):
         def __call__(self, params, examples):
             calls.append({language: [int(e["tokens"][0]) for e in rows] for language, rows in examples.items()})
 
+        def predictions(self, params, examples):
+            return [["VERB"]] * len(examples)
+
+        def metrics(self, examples, predictions):
+            assert {lang: len(found) for lang, found in predictions.items()} == {k: len(v) for k, v in examples.items()}
+            self(None, examples)
+
     monkeypatch.setattr(fine_tuning, "TaskEvaluator", Recorder)
     return calls
 
@@ -132,9 +139,10 @@ def test_pre_training_is_judged_by_held_out_text_alone(tmp_path, monkeypatch):
 def test_a_task_is_selected_on_dev_of_one_language_and_tested_on_test_of_all(tmp_path, judged):
     job = fine_tuning_job(tmp_path)
     job.evaluate({})
-    job.test({})
+    job.test({}, tmp_path / "predictions")
     assert judged == [{"aa": [*DEV]}, {"aa": [*TEST], "bb": [token + OTHER for token in TEST]}]
-    assert job.select_by == ("aa", "accuracy")
+    assert job.select_by == ("aa", "accuracy") and job.metric == "accuracy"
+    assert (tmp_path / "predictions" / "test-bb.tsv").read_text() == "\n".join(["VERB\n"] * len(TEST))
     assert set(texts_of(job, 4)[0]) == set(TRAIN), "labels of one language"
 
 
@@ -142,7 +150,7 @@ def test_only_the_first_examples_count_where_a_config_says_so(tmp_path, judged):
     limits = {"task.max_train_examples": 17, "task.max_eval_examples": 4}
     job = fine_tuning_job(tmp_path, **limits)
     job.evaluate({})
-    job.test({})
+    job.test({}, tmp_path / "predictions")
     assert judged == [{"aa": [*DEV[:4]]}, {"aa": [*TEST[:4]], "bb": [token + OTHER for token in TEST[:4]]}]
     assert set(texts_of(job, 4)[0]) <= set(TRAIN[:17])
     assert job.program.total_steps == 3 * 2, "three epochs of 17 examples in whole batches of eight"

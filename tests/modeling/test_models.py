@@ -239,7 +239,7 @@ def test_classification_losses_reach_every_parameter(tiny_config, random_params,
     }
     if kind is RemBertForTokenClassification:
         batch["labels"] = jnp.array([[-100, 2, 0, 1], [-100, 1, -100, -100]])
-    objective = objectives.classification(model)
+    objective = objectives.task(model)
     gradients = jax.jit(jax.grad(lambda p: objective(p, batch, None)["loss"]))(random_params(model, IDS))
     assert_every_parameter_learns(gradients)
 

@@ -37,10 +37,11 @@ def write_run(folder, seed, loss, accuracy, *, width=32, rate=0.1, finished=STAG
         if stage not in finished:
             break
         if training:
-            result = {"test": {"average": {"loss": loss, "accuracy": 0.5}}, "seconds": 10.0}
+            result = {"test": {"average": {"loss": loss, "accuracy": 0.5}}, "metric": "accuracy", "seconds": 10.0}
         else:
             others = {"qab": {"accuracy": accuracy}, "qac": {"accuracy": accuracy + 0.1}}
             result = {"test": {"qaa": {"accuracy": 0.9}, **others}, "train_language": "qaa", "seconds": 5.0}
+            result["metric"] = "accuracy"
         (folder / stage / "results.json").write_text(json.dumps(result))
     return folder
 
@@ -150,7 +151,9 @@ def test_simple_runs_are_found_too(tmp_path):
         folder = tmp_path / str(seed)
         folder.mkdir()
         (folder / "resolved_config.json").write_text(json.dumps({"seed": seed, "optimizer": {"learning_rate": 0.1}}))
-        (folder / "results.json").write_text(json.dumps({"test": {"average": {"loss": 2.0 + seed}}, "seconds": 1.0}))
+        (folder / "results.json").write_text(
+            json.dumps({"test": {"average": {"loss": 2.0 + seed}}, "metric": "accuracy", "seconds": 1.0})
+        )
     table = collect.make_table(runs.find_runs(tmp_path))
     assert table.metrics == ["average/loss"] and table.cells[(), (), "average/loss"].values == {0: 2.0, 1: 3.0}
 

@@ -12,9 +12,10 @@ def _fine_tuning(values, baseline=None):
     test = {language: {"accuracy": value} for language, value in values.items()}
     return {
         "kind": "fine-tuning",
+        "metric": "accuracy",
         "seed": 7,
         "test": {**test, "average": {"accuracy": -1.0}},
-        "baseline": baseline or dict.fromkeys(values, 0.25),
+        "baseline": {lang: {"accuracy": value} for lang, value in (baseline or dict.fromkeys(values, 0.25)).items()},
         "train_language": "qaa",
         "parameters": {"total": 1, "output_head": 0},
     }

@@ -52,7 +52,7 @@ def _feed():
         return {"x": np.array(number), "attention_mask": np.array([1])}
 
     mesh = sharding.make_mesh(sharding.MeshConfig(data=2), jax.devices()[:2])
-    return Feed(example_batches(range(20), features, batch_size=4, seed=0), 4, CONFIG, mesh)
+    return Feed(example_batches([features(number) for number in range(20)], batch_size=4, seed=0), 4, CONFIG, mesh)
 
 
 def _saved(folder, state, *steps, keep=2, manifest=None):

@@ -1,11 +1,15 @@
-"""Averages over languages, and whether translations find each other."""
+"""Averages over languages, whether translations find each other, and predictions of a task."""
 
+from types import SimpleNamespace
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rembert_jax import sharding
 from rembert_jax.sharding import MeshConfig
+from rembert_jax.training import evaluators
 from rembert_jax.training.evaluators import RetrievalEvaluator, TaskEvaluator, retrieval_accuracy, with_average
 
 
@@ -70,28 +74,82 @@ def test_sentences_may_fill_several_batches(evaluator):
     assert found["qaa"]["retrieval_0"] == 1.0
 
 
-class Digits:
-    """A task whose examples are numbers; its metrics show what it was given."""
+class Doubles:
+    """A task whose examples are lists of rows, each a list of numbers; to be predicted is twice their sum, row by row."""
 
-    labels = tuple(range(10))
+    config = SimpleNamespace(max_length=200)
 
-    def features(self, example):
-        return {"digit": np.array(example), "labels": np.array(example % 10)}
+    def __init__(self):
+        self.most = self.now = 0
 
-    def metrics(self, predictions, labels, examples):
-        assert labels.tolist() == [example % 10 for example in examples] and len(predictions) == len(examples)
-        return {"accuracy": float(np.mean(predictions == labels)), "count": float(len(examples))}
+    def rows(self, example):
+        self.now += len(example)
+        self.most = max(self.most, self.now)
+        return [{"input_ids": np.array(row, np.int32)} for row in example]
+
+    def pad(self, row, length):
+        return {"input_ids": np.pad(row["input_ids"], (0, length - len(row["input_ids"])))}
+
+    def merge(self, example, rows, outputs):
+        assert [row["input_ids"].tolist() for row in rows] == example
+        self.now -= len(rows)
+        return [int(output["sum"]) for output in outputs]
+
+    def metrics(self, examples, predictions, language):
+        right = [[2 * sum(row) for row in one] == found for one, found in zip(examples, predictions, strict=True)]
+        return {"accuracy": float(np.mean(right)), "count": float(len(examples))}
 
 
-def test_a_task_is_scored_on_every_example_once():
+@pytest.fixture
+def doubles():
+    """Task, evaluator, and the compiled function that it calls."""
     mesh = sharding.make_mesh(MeshConfig(data=-1))
+    predict = jax.jit(lambda params, batch: {"sum": params * batch["input_ids"].sum(1)})
+    task = Doubles()
+    return task, TaskEvaluator(
+        task, predict, batch_size=8, place=lambda batch: sharding.to_global(batch, mesh)
+    ), predict  # fmt: skip
 
-    def classes(params, batch):  # Right but for the digit 7, which is taken for a 2.
-        return jnp.where(batch["digit"] % 10 == 7, 2, batch["digit"] % 10)
 
-    evaluate = TaskEvaluator(Digits(), classes, batch_size=8, place=lambda batch: sharding.to_global(batch, mesh))
-    splits = {"qaa": list(range(10)), "qab": [7, 3, 3]}  # A batch and a quarter; less than a half.
-    found = evaluate(jnp.float32(2.0), splits)
-    assert found["qaa"] == pytest.approx({"accuracy": 0.9, "count": 10})
-    assert found["qab"] == pytest.approx({"accuracy": 2 / 3, "count": 3})
-    assert found["average"]["accuracy"] == pytest.approx((0.9 + 2 / 3) / 2)
+def examples(seed, count, most_rows=3):
+    rng = np.random.default_rng(seed)
+    lengths = [rng.integers(1, 201, rng.integers(1, most_rows + 1)) for _ in range(count)]
+    return [[rng.integers(1, 9, length).tolist() for length in rows] for rows in lengths]
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 50])
+def test_every_example_is_predicted_once_from_all_its_rows(doubles, count):
+    _, evaluate, _ = doubles
+    given = examples(count, count)
+    assert evaluate.predictions(jnp.int32(2), given) == [[2 * sum(row) for row in one] for one in given]
+    wrong = evaluate(jnp.int32(3), {"qaa": given})
+    assert wrong["qaa"] == {"accuracy": 0.0, "count": count}
+
+
+def test_metrics_are_by_language_and_their_mean(doubles):
+    _, evaluate, _ = doubles
+    splits = {"qaa": examples(0, 3), "qab": examples(1, 5)}
+    found = {"qaa": evaluate.predictions(2, splits["qaa"]), "qab": [*evaluate.predictions(2, splits["qab"][:4]), [0]]}
+    metrics = evaluate.metrics(splits, found)
+    assert metrics["qaa"] == {"accuracy": 1.0, "count": 3} and metrics["qab"] == {"accuracy": 0.8, "count": 5}
+    assert metrics["average"] == pytest.approx({"accuracy": 0.9, "count": 4})
+
+
+def test_forty_languages_are_compiled_for_the_lengths_of_rows_alone(doubles):
+    _, evaluate, predict = doubles
+    evaluate(jnp.int32(2), {f"q{language}": examples(language, 1 + language) for language in range(40)})
+    assert predict._cache_size() == len(evaluators.lengths(200)) == 3
+
+
+def test_rows_are_held_only_while_a_batch_fills(doubles):
+    task, evaluate, _ = doubles
+    evaluate.predictions(jnp.int32(2), examples(0, 400))
+    # Of each length a batch less one may wait, and of their examples the other rows.
+    assert task.most <= 3 * 3 * 8
+
+
+@pytest.mark.parametrize(
+    ("longest", "expected"), [(40, [40]), (64, [64]), (65, [64, 65]), (128, [64, 128]), (384, [64, 128, 256, 384])]
+)
+def test_lengths_are_powers_of_two_up_to_the_longest(longest, expected):
+    assert evaluators.lengths(longest) == expected

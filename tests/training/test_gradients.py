@@ -62,7 +62,7 @@ def classifier(config, execution):
 
 KINDS = {
     "pre-training": (RemBertForMaskedLM, objectives.masked_lm, pretraining_batch),
-    "classification": (classifier, objectives.classification, classification_batch),
+    "classification": (classifier, objectives.task, classification_batch),
 }
 
 

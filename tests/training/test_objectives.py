@@ -79,7 +79,7 @@ def test_a_task_sees_types_and_no_padding(kind, tiny_config, random_params):
     params = random_params(model, jax.ShapeDtypeStruct((1, 4), jnp.int32))
     ids, mask = jnp.array([[5, 9, 40, 7, 0, 0]]), jnp.array([[1, 1, 1, 1, 0, 0]])
     batch = {"input_ids": ids, "attention_mask": mask, "token_type_ids": jnp.zeros_like(ids)}
-    logits = jax.jit(lambda p, b: objectives.class_logits(model, p, b, None))
+    logits = jax.jit(lambda p, b: objectives.task_output(model, p, b, None).logits)
     plain = np.asarray(logits(params, batch))
     plain = plain[:, :4] if plain.ndim == 3 else plain
     padded = np.asarray(logits(params, {**batch, "input_ids": ids.at[0, 4:].set(33)}))
@@ -98,7 +98,7 @@ def test_dropout_is_on_in_training_and_off_in_evaluation(kind, tiny_config, rand
         model, batch = RemBertForSequenceClassification(config, num_labels=3), packed([[0]])
         batch = {"input_ids": batch["input_ids"], "attention_mask": (batch["segment_ids"] > 0).astype(jnp.int32),
                  "token_type_ids": jnp.zeros_like(batch["input_ids"]), "labels": jnp.array([1])}  # fmt: skip
-        objective = objectives.classification(model)
+        objective = objectives.task(model)
     params = random_params(model, jax.ShapeDtypeStruct((1, 4), jnp.int32))
     loss = jax.jit(lambda key: objective(params, batch, key)["loss"])
     plain = float(jax.jit(lambda: objective(params, batch, None)["loss"])())

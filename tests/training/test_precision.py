@@ -38,7 +38,7 @@ def test_no_product_takes_a_float32_operand(kind, dropout, platform, tiny_config
         objective = objectives.masked_lm(model)
     else:
         model = RemBertForTokenClassification(config, num_labels=3, execution=execution)
-        objective = objectives.classification(model)
+        objective = objectives.task(model)
         ids = batch["input_ids"]
         batch = {"input_ids": ids, "attention_mask": jnp.ones_like(ids), "token_type_ids": 0 * ids, "labels": 0 * ids}
     params = random_params(model, jax.ShapeDtypeStruct((1, 4), jnp.int32))
