@@ -37,6 +37,10 @@ class NumberTokenizer:
         ids = [int(number) for number in re.findall(r"\d+", text)]
         return [self.cls_token_id, *ids, self.sep_token_id] if add_special_tokens else ids
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        found = list(re.finditer(r"\d+", text))
+        return [int(match[0]) for match in found], [match.span() for match in found]
+
     def special_ids(self) -> np.ndarray:
         return np.arange(5, dtype=np.int32)
 

@@ -154,13 +154,15 @@ class GroupedLines(Sequence[str]):
 
 
 def to_python(value: Any) -> Any:
-    """A TFDS value as str, number or a list of them."""
+    """A TFDS value as str, number, or a list or dict of them."""
     if isinstance(value, bytes):
         return value.decode("utf-8")
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list):
         return [to_python(item) for item in value]
+    if isinstance(value, dict):
+        return {key: to_python(item) for key, item in value.items()}
     return value.item() if isinstance(value, np.generic) else value
 
 

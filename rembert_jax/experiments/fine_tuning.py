@@ -58,6 +58,8 @@ def prepare(config: ExperimentConfig, model_config: RemBertConfig, tokenizer: Re
         lang: open_examples(task_config, lang, task_config.test_split, task_config.max_eval_examples)
         for lang in task_config.test_languages
     }
+    for examples in (train, *dev.values(), *tests.values()):
+        task.check_examples(examples)
     train_rows = Rows(task, train)
     batch_size = config.training.batch_size
     if batch_size > len(train_rows):
@@ -82,6 +84,8 @@ def prepare(config: ExperimentConfig, model_config: RemBertConfig, tokenizer: Re
             folder.mkdir(exist_ok=True)
             for lang, found in predictions.items():
                 write_file(folder / f"test-{lang}.{task.suffix}", task.to_text(tests[lang], found))
+                if details := task.details(tests[lang], found):
+                    write_file(folder / f"details-{lang}.json", details)
         return evaluator.metrics(tests, predictions)
 
     def baseline() -> Metrics:
@@ -94,7 +98,7 @@ def prepare(config: ExperimentConfig, model_config: RemBertConfig, tokenizer: Re
     return Stage(
         program=made,
         feed=Feed(rows, batch_size, model_config, mesh),
-        labels=list(task.labels),
+        labels=list(task.labels) or None,
         evaluate=lambda params: evaluator(params, dev),
         test=test,
         metric=task.metric,

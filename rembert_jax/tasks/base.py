@@ -39,7 +39,8 @@ class TaskConfig:
     """Section `task` of a fine-tuning config.
 
     Attributes:
-      kind: the family: "sequence_classification" (one text or a pair), "token_classification", or a module of yours.
+      kind: the family: "sequence_classification" (one text or a pair), "token_classification",
+        "question_answering", or a module of yours.
       options: what the family has settings for; see the class `Options` of its module.
       source: "tfds", or files: "conllu", "jsonl" (an object a line) or "array_record" (an object a record, as
         `tools.prepare_xtreme` writes them).
@@ -48,7 +49,7 @@ class TaskConfig:
       train_language: the only language whose training and development sets are used.
       test_languages: languages to evaluate on.
       train_split, dev_split, test_split: names of the splits.
-      text_fields: features that hold the texts: the text or the pair of texts, the words.
+      text_fields: features that hold the texts: the text or the pair of texts; the words; question and context.
       label_field: feature that holds the label, the tags, the answers.
       labels: names of the classes in order; empty takes those that the dataset declares.
       metric: the one by which the best parameters are chosen and which the report shows; empty takes the family's.
@@ -184,6 +185,10 @@ class Task(abc.ABC):
                 f"max_length={config.max_length}: expected at least {least} for {len(config.text_fields)} text(s)"
             )
 
+    @abc.abstractmethod
+    def check_examples(self, examples: Sequence[Example]) -> None:
+        """Raises `TaskError` for what is wrong with labels, before training."""
+
     @property
     def metric(self) -> str:
         """The metric by which parameters are chosen, and which is reported."""
@@ -219,6 +224,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def to_text(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> str:
         """A file of predictions in the form that XTREME's scorer takes."""
+
+    def details(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> str:
+        """More of the predictions than `to_text` holds, for people; empty if there is no more."""
+        return ""
 
     def check_label(self, label: Any, where: str) -> int:
         """The label as an index.

@@ -40,6 +40,11 @@ class SequenceClassification(Task):
             types = [0] * (len(first) + 2) + [1] * (len(second) + 1)
         return [{**self.inputs(ids, types), "labels": np.array(self._label(example), np.int32)}]
 
+    def check_examples(self, examples: Sequence[Example]) -> None:
+        """That every label is known."""
+        for example in examples:
+            self._label(example)
+
     def _label(self, example: Example) -> int:
         return self.check_label(example[self.config.label_field], place(example))
 

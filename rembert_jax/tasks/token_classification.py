@@ -24,6 +24,11 @@ class TokenClassification(Task):
     token_targets = ("labels",)
     metric_names = ("accuracy", "f1", "precision", "recall")
 
+    def check_examples(self, examples: Sequence[Example]) -> None:
+        """That every word has a tag, and every tag is known."""
+        for example in examples:
+            self._tagged_words(example)
+
     def rows(self, example: Example) -> list[Features]:
         """As many rows as the sentence fills; `labels` is [length]."""
         room = self.config.max_length - 2

@@ -98,6 +98,22 @@ class RemBertTokenizer(TokenizerBase):
         except RuntimeError as error:
             raise explain_text([text], error) from None
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of a text without [CLS] and [SEP], and of each the characters that it stands for, (begin, end) in the text.
+
+        Names of special pieces are plain text. A piece may stand for no character, as the space before a text.
+
+        Raises:
+          TokenizerError: for what is no text.
+        """
+        if not isinstance(text, str):
+            raise explain_text([text])
+        try:
+            found: Any = self.pieces.encode(text, return_type="offset_mapping")
+        except RuntimeError as error:
+            raise explain_text([text], error) from None
+        return found["ids"], found["offsets"]
+
     def _segments(self, texts: Sequence[str] | Sequence[Words], options: CallOptions) -> list[Segment]:
         if options.return_offsets_mapping:
             raise TokenizerError("return_offsets_mapping: this tokenizer gives none; use RemBertTokenizerFast")
