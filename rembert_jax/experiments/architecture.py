@@ -19,7 +19,7 @@ def expected_model(config: ExperimentConfig, models: Mapping[pathlib.Path, RemBe
     Raises:
       RemBertError: if there is no vocabulary to come, or no checkpoint where one is named.
     """
-    source = config.init_from or config.model_from
+    source = config.source
     size = config.tokenizer.vocab_size
     if config.tokenizer.path:
         size = RemBertTokenizer.from_pretrained(config.tokenizer.path).vocab_size

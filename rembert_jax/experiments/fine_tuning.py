@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 from jax.sharding import Mesh
@@ -14,7 +15,7 @@ from rembert_jax.config import RemBertConfig
 from rembert_jax.data import pipeline
 from rembert_jax.experiments.settings import ExperimentConfig
 from rembert_jax.experiments.stage import Stage
-from rembert_jax.tasks.base import Example, Rows
+from rembert_jax.tasks.base import Example, Rows, Task
 from rembert_jax.tasks.datasets import open_examples, open_task
 from rembert_jax.tokenization import RemBertTokenizer
 from rembert_jax.training import program
@@ -52,14 +53,9 @@ def prepare(config: ExperimentConfig, model_config: RemBertConfig, tokenizer: Re
     assert task_config is not None
     task = open_task(task_config, tokenizer)
     language = task_config.train_language
-    train = open_examples(task_config, language, task_config.train_split, task_config.max_train_examples)
-    dev = {language: open_examples(task_config, language, task_config.dev_split, task_config.max_eval_examples)}
-    tests: dict[str, Sequence[Example]] = {
-        lang: open_examples(task_config, lang, task_config.test_split, task_config.max_eval_examples)
-        for lang in task_config.test_languages
-    }
-    for examples in (train, *dev.values(), *tests.values()):
-        task.check_examples(examples)
+    train = _open(task, language, task_config.train_split, task_config.max_train_examples)
+    dev = {language: _open(task, language, task_config.dev_split, task_config.max_eval_examples)}
+    tests = _open_tests(task)
     train_rows = Rows(task, train)
     batch_size = config.training.batch_size
     if batch_size > len(train_rows):
@@ -68,25 +64,10 @@ def prepare(config: ExperimentConfig, model_config: RemBertConfig, tokenizer: Re
         )
     total_steps = config.training.epochs * (len(train_rows) // batch_size)
     made = make_program(config, model_config, mesh, len(task.labels), total_steps)
-    evaluator = TaskEvaluator(
-        task,
-        made.predict,
-        batch_size=config.training.eval_batch_size or batch_size,
-        place=place_whole(model_config, mesh),
-    )
+    evaluator = _evaluator(config, task, made, model_config)
     logger.info(
         "%d training examples in %s, %d rows, testing on %s", len(train), language, len(train_rows), ", ".join(tests)
     )
-
-    def test(params: Params, folder: pathlib.Path) -> Metrics:
-        predictions = {lang: evaluator.predictions(params, examples) for lang, examples in tests.items()}
-        if jax.process_index() == 0:
-            folder.mkdir(exist_ok=True)
-            for lang, found in predictions.items():
-                write_file(folder / f"test-{lang}.{task.suffix}", task.to_text(tests[lang], found))
-                if details := task.details(tests[lang], found):
-                    write_file(folder / f"details-{lang}.json", details)
-        return evaluator.metrics(tests, predictions)
 
     def baseline() -> Metrics:
         guess = task.baseline(train)
@@ -100,8 +81,64 @@ def prepare(config: ExperimentConfig, model_config: RemBertConfig, tokenizer: Re
         feed=Feed(rows, batch_size, model_config, mesh),
         labels=list(task.labels) or None,
         evaluate=lambda params: evaluator(params, dev),
-        test=test,
+        test=functools.partial(_test, evaluator, task, tests),
         metric=task.metric,
         select_by=(language, task.metric),
         baseline=baseline,
     )
+
+
+def prepare_prediction(
+    config: ExperimentConfig, model_config: RemBertConfig, tokenizer: RemBertTokenizer, mesh: Mesh
+) -> Stage:
+    """A labelled task whose test languages are predicted, and nothing is trained."""
+    assert config.task is not None
+    task = open_task(config.task, tokenizer)
+    tests = _open_tests(task)
+    made = make_program(config, model_config, mesh, len(task.labels))
+    evaluator = _evaluator(config, task, made, model_config)
+    logger.info("predicting %s", ", ".join(tests))
+    return Stage(
+        program=made,
+        feed=None,
+        labels=list(task.labels) or None,
+        evaluate=lambda params: evaluator(params, tests),
+        test=functools.partial(_test, evaluator, task, tests),
+        metric=task.metric,
+        select_by=None,
+        baseline=dict,
+    )
+
+
+def _open(task: Task, language: str, split: str, limit: int) -> Sequence[Example]:
+    examples = open_examples(task.config, language, split, limit)
+    task.check_examples(examples)
+    return examples
+
+
+def _open_tests(task: Task) -> dict[str, Sequence[Example]]:
+    config = task.config
+    return {lang: _open(task, lang, config.test_split, config.max_eval_examples) for lang in config.test_languages}
+
+
+def _evaluator(config: ExperimentConfig, task: Task, made: Program, model_config: RemBertConfig) -> TaskEvaluator:
+    size = config.training.eval_batch_size or config.training.batch_size
+    return TaskEvaluator(task, made.predict, batch_size=size, place=place_whole(model_config, made.mesh))
+
+
+def _test(
+    evaluator: TaskEvaluator,
+    task: Task,
+    tests: Mapping[str, Sequence[Example]],
+    params: Params,
+    folder: pathlib.Path,
+) -> Metrics:
+    """Metrics of the test languages, whose predictions are written into a folder."""
+    predictions = {lang: evaluator.predictions(params, examples) for lang, examples in tests.items()}
+    if jax.process_index() == 0:
+        folder.mkdir(exist_ok=True)
+        for lang, found in predictions.items():
+            write_file(folder / f"test-{lang}.{task.suffix}", task.to_text(tests[lang], found))
+            if details := task.details(tests[lang], found):
+                write_file(folder / f"details-{lang}.json", details)
+    return evaluator.metrics(tests, predictions)

@@ -98,7 +98,7 @@ def _to_do(filled: Mapping[pathlib.Path, ExperimentConfig], changed: Any) -> dic
     """The stages that will be trained: not finished, changed, or from a stage that will be trained or was."""
     found: dict[pathlib.Path, ExperimentConfig] = {}
     for folder, config in filled.items():
-        source = pathlib.Path(config.init_from or config.model_from or os.devnull)
+        source = pathlib.Path(config.source or os.devnull)
         trained = any(earlier in (source, *source.parents) for earlier in found)
         if not workdir.is_finished(folder) or folder in changed or trained or _outdated(config, folder):
             found[folder] = config
@@ -107,7 +107,7 @@ def _to_do(filled: Mapping[pathlib.Path, ExperimentConfig], changed: Any) -> dic
 
 def _outdated(config: ExperimentConfig, folder: pathlib.Path) -> bool:
     """Whether a stage started from another checkpoint than it would now."""
-    source, came_from = config.init_from or config.model_from, workdir.came_from(folder)
+    source, came_from = config.source, workdir.came_from(folder)
     if not came_from:
         return False
     try:
@@ -126,10 +126,9 @@ def _run_stage(
     if workdir.is_finished(folder):
         logger.info("%s is finished; remove %s to run it again", folder.name, folder / RESULTS_FILE)
         return workdir.read_json(folder / RESULTS_FILE)
-    logger.info("%s: %s", folder.name, "pre-training" if config.data else "fine-tuning")
+    logger.info("%s: %s", folder.name, _kind(config))
     mesh = sharding.make_mesh(config.mesh)
-    source = config.init_from or config.model_from
-    pretrained = checkpoint.find(source) if source else None
+    pretrained = checkpoint.find(config.source) if config.source else None
     texts = pipeline.open_sources(config.data, config.data.train_split) if config.data else {}
     tokenizer = vocabulary.open_tokenizer(config, folder, texts, shared)
     model_config = architecture.model_config(config, tokenizer, pretrained)
@@ -140,7 +139,8 @@ def _run_stage(
         )
         stage = pretraining.prepare(config, model_config, tokenizer, texts, mesh, tokens)
     else:
-        stage = fine_tuning.prepare(config, model_config, tokenizer, mesh)
+        prepare = fine_tuning.prepare_prediction if config.predict_with else fine_tuning.prepare
+        stage = prepare(config, model_config, tokenizer, mesh)
     manifest = {
         "run": processes.gather(uuid.uuid4().hex)[0],
         "source": checkpoint.origin(pretrained) if pretrained else None,
@@ -152,7 +152,34 @@ def _run_stage(
         "versions": _versions(),
     }
     with stage.program.on_mesh():
+        if config.predict_with:
+            assert pretrained is not None
+            return _predict_stage(config, folder, stage, manifest, pretrained)
         return _train_stage(config, folder, stage, manifest, pretrained)
+
+
+def _kind(config: ExperimentConfig) -> str:
+    return "pre-training" if config.data else "prediction" if config.predict_with else "fine-tuning"
+
+
+def _predict_stage(
+    config: ExperimentConfig, folder: pathlib.Path, stage: Stage, manifest: dict[str, Any], pretrained: pathlib.Path
+) -> dict[str, Any]:
+    """From the parameters of another run to the results."""
+    stored = checkpoint.read_manifest(pretrained).get("labels")
+    if stage.labels is not None and stored != stage.labels:
+        raise TrainingError(
+            f"{pretrained} was trained for the labels {', '.join(stored or []) or '(none)'}, and the task has "
+            f"{', '.join(stage.labels)}; predict_with a run of this task"
+        )
+    stopwatch = timing.Stopwatch()
+    params, loaded = checkpoint.load_pretrained(
+        pretrained, stage.program.initial_params(), config.drop_top_layers, task_head=True
+    )
+    loaded.log()
+    if jax.process_index() == 0:
+        _save_config(folder, manifest["config"])
+    return _finish(config, folder, stage, manifest, params, None, stopwatch)
 
 
 def _train_stage(
@@ -164,6 +191,7 @@ def _train_stage(
 ) -> dict[str, Any]:
     """From the first state to the results."""
     training, first_process = config.training, jax.process_index() == 0
+    assert stage.feed is not None
     with contextlib.ExitStack() as closing:
         closing.callback(stage.feed.close)
         store = checkpoint.CheckpointStore(folder / "checkpoints", training.keep_checkpoints)
@@ -227,6 +255,7 @@ def _first_state(
             f"{folder}/checkpoints/{store.latest_step} does not fit this run\n  " + "\n  ".join(changed)
         )
     logger.info("resuming from step %d of %s", store.latest_step, folder)
+    assert stage.feed is not None
     state, position = store.restore(program.state, stage.feed.position)
     stage.feed.restore(position)
     return state
@@ -242,7 +271,7 @@ def _finish(
     stopwatch: timing.Stopwatch,
 ) -> dict[str, Any]:
     """Tests the best parameters, or the last ones, and writes results and figures."""
-    chosen = stage.program.total_steps
+    steps = chosen = 0 if config.predict_with else stage.program.total_steps
     if best:
         assert best.latest_step is not None
         chosen = best.latest_step
@@ -251,11 +280,11 @@ def _finish(
     sizes = {name: int(np.prod(leaf.shape)) for name, leaf in tree.flatten(params).items()}
     head = sum(size for name, size in sizes.items() if name.startswith(f"{checkpoint.OUTPUT_HEAD}/"))
     results: dict[str, Any] = {
-        "kind": "pretraining" if config.data else "fine-tuning",
+        "kind": _kind(config).replace("pre-training", "pretraining"),
         "run": manifest["run"],
         "source": manifest["source"],
         "seed": config.seed,
-        "steps": stage.program.total_steps,
+        "steps": steps,
         "selected_step": chosen,
         "parameters": {"total": sum(sizes.values()), "output_head": head},
         "metric": stage.metric,
@@ -273,6 +302,7 @@ def _finish(
 
 
 def _draw(folder: pathlib.Path, test: Metrics, metric: str) -> None:
-    plots.plot_loss(folder / "metrics.jsonl", folder / "loss.png", folder.name)
+    if (folder / "metrics.jsonl").is_file():
+        plots.plot_loss(folder / "metrics.jsonl", folder / "loss.png", folder.name)
     groups = {metric: {lang: 100 * values[metric] for lang, values in test.items()}}
     plots.plot_languages(groups, folder / "languages.png", folder.name, f"{metric} (%)")

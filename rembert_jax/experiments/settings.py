@@ -14,6 +14,9 @@ from rembert_jax.tasks.base import TaskConfig
 from rembert_jax.training.optimizer import OptimizerConfig
 from rembert_jax.training.settings import TrainingConfig, TrainingError
 
+NO_OPTIMIZER = OptimizerConfig(learning_rate=1.0)
+"""Stands for a section that is not there, as nothing is trained."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
@@ -36,7 +39,7 @@ class TokenizerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """One run. Pre-training has a section `data`, fine-tuning a section `task`; exactly one of them is given.
+    """One run. Pre-training has a section `data`, fine-tuning and prediction a section `task`; exactly one of them is given.
 
     Attributes:
       seed: of initialisation, data order, masking and dropout.
@@ -45,6 +48,8 @@ class ExperimentConfig:
       execution, tokenizer, data, task, optimizer, training, mesh: see their classes.
       init_from: workdir or checkpoint of another run to start from.
       model_from: like `init_from`, but takes only architecture and vocabulary and initialises the parameters afresh.
+      predict_with: workdir or checkpoint of a run whose parameters, those of its head too, predict the test languages; nothing
+        is trained, and a section `optimizer` has no meaning.
       drop_top_layers: how many of that run's layers are left out, from the top.
     """
 
@@ -54,11 +59,12 @@ class ExperimentConfig:
     tokenizer: TokenizerConfig = TokenizerConfig()
     data: DataConfig | None = None
     task: TaskConfig | None = None
-    optimizer: OptimizerConfig
+    optimizer: OptimizerConfig = NO_OPTIMIZER
     training: TrainingConfig
     mesh: MeshConfig = MeshConfig()
     init_from: str = ""
     model_from: str = ""
+    predict_with: str = ""
     drop_top_layers: int = 0
 
     def __post_init__(self) -> None:
@@ -68,8 +74,9 @@ class ExperimentConfig:
             raise TrainingError("expected exactly one of the sections data (pre-training) and task (fine-tuning)")
         if self.data and not self.training.steps:
             raise TrainingError("training.epochs is for fine-tuning; pre-training needs training.steps")
-        if self.init_from and self.model_from:
-            raise TrainingError("init_from and model_from exclude each other")
+        if sum(map(bool, (self.init_from, self.model_from, self.predict_with))) > 1:
+            raise TrainingError("init_from, model_from and predict_with exclude each other")
+        self._check_training()
         if self.drop_top_layers < 0 or (self.drop_top_layers and not (self.init_from or self.model_from)):
             raise TrainingError(
                 f"drop_top_layers={self.drop_top_layers}: expected layers of the run that init_from or model_from names"
@@ -78,6 +85,24 @@ class ExperimentConfig:
             raise TrainingError("drop_top_layers and model.num_hidden_layers exclude each other; leave one out")
         if self.training.z_loss and not self.data:
             raise TrainingError("training.z_loss is for pre-training")
+
+    def _check_training(self) -> None:
+        steps, epochs = self.training.steps, self.training.epochs
+        if self.predict_with:
+            if self.data or steps or epochs:
+                raise TrainingError(
+                    "predict_with is for a task, and trains nothing; leave out training.steps and epochs"
+                )
+            return
+        if not (steps or epochs):
+            raise TrainingError("training: steps=0, epochs=0: set one of them")
+        if self.optimizer is NO_OPTIMIZER:
+            raise TrainingError("missing optimizer; add it to this section")
+
+    @property
+    def source(self) -> str:
+        """The run that this one takes its architecture, and perhaps its parameters, from; empty for none."""
+        return self.init_from or self.model_from or self.predict_with
 
 
 # Keys, or whole sections, that may change when a run is resumed; all others decide what is computed.

@@ -19,7 +19,7 @@ class Stage:
 
     Attributes:
       program: what a step computes.
-      feed: its batches.
+      feed: its batches; None where nothing is trained.
       labels: names of the classes in order; None where there are none.
       evaluate: development metrics by language, computed during training.
       test: metrics by language for the final parameters; predictions are written into the folder, by language.
@@ -30,7 +30,7 @@ class Stage:
     """
 
     program: Program
-    feed: Feed
+    feed: Feed | None
     labels: list[str] | None
     evaluate: Callable[[Params], Metrics]
     test: Callable[[Params, pathlib.Path], Metrics]

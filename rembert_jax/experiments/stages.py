@@ -86,7 +86,7 @@ def _check_stage(config: ExperimentConfig, models: Mapping[pathlib.Path, RemBert
         pipeline.check_sources(config.data)
     else:
         assert config.task is not None
-        check_examples(config.task)
+        check_examples(config.task, train=not config.predict_with)
     return model
 
 

@@ -60,7 +60,7 @@ def _make_vocabulary(
     own, recipe_file = workdir / VOCABULARY_FILE, workdir / RECIPE_FILE
     if own.is_file() and checkpoint.can_resume(workdir):
         return
-    source = config.init_from or config.model_from
+    source = config.source
     origin = None
     if config.tokenizer.path or source:
         origin = RemBertTokenizer.from_pretrained(config.tokenizer.path or _run_folder(source))

@@ -167,10 +167,10 @@ def _files(config: TaskConfig, language: str, split: str) -> list[pathlib.Path]:
         raise TaskError(str(error)) from error
 
 
-def check_examples(config: TaskConfig) -> None:
+def check_examples(config: TaskConfig, *, train: bool = True) -> None:
     """Raises `TaskError` if a language lacks a split that the run needs; looks for files and does not read them."""
-    train = [(config.train_language, split) for split in (config.train_split, config.dev_split)]
-    for language, split in [*train, *((language, config.test_split) for language in config.test_languages)]:
+    learnt = [(config.train_language, split) for split in (config.train_split, config.dev_split) if train]
+    for language, split in [*learnt, *((language, config.test_split) for language in config.test_languages)]:
         if config.source != "tfds":
             _files(config, language, split)
         elif not config.path.startswith("synthetic_"):

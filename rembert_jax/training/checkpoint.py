@@ -175,18 +175,22 @@ class LoadReport:
             logger.info("%s %d arrays, %s parameters: %s", verb, len(group), f"{sum(group.values()):,}", parts)
 
 
-def load_pretrained(step_folder: pathlib.Path, params: Params, drop_top_layers: int = 0) -> tuple[Params, LoadReport]:
+def load_pretrained(
+    step_folder: pathlib.Path, params: Params, drop_top_layers: int = 0, *, task_head: bool = False
+) -> tuple[Params, LoadReport]:
     """Loads the encoder of another run and drops its output head.
 
     Every parameter of `params` that the checkpoint holds under the same name is loaded, in the sharding it has in
-    `params`, but no classifier: each task starts with its own. Of what is left over, the checkpoint may only have the
-    output head `cls` or a classifier, and the run only a classifier and the pooler; anything else is an error. Loading into
-    a masked LM takes the output head too. The layers may be stacked (`execution.scan_layers`) on one side only.
+    `params`, but no classifier, unless `task_head` asks for it: each task starts with its own. Of what is left over, the
+    checkpoint may only have the output head `cls` or a classifier, and the run only a classifier and the pooler; anything else
+    is an error. Loading into a masked LM takes the output head too. The layers may be stacked (`execution.scan_layers`) on one
+    side only.
 
     Args:
       step_folder: the checkpoint.
       params: those of the model to fill, in their sharding.
       drop_top_layers: how many layers the checkpoint has above those of the model.
+      task_head: whether all of `params` have to be there.
 
     Returns:
       The parameters and a report of what was loaded, dropped and left as initialised.
@@ -200,7 +204,7 @@ def load_pretrained(step_folder: pathlib.Path, params: Params, drop_top_layers: 
     target = jax.jit(_convert_layers)(params) if convert else params
     wanted = flatten(target)
 
-    loaded = _loadable(step_folder, stored, wanted, drop_top_layers)
+    loaded = _loadable(step_folder, stored, wanted, drop_top_layers, task_head)
     tree = unflatten(
         {
             name: jax.ShapeDtypeStruct(_stored_shape(name, leaf, drop_top_layers), leaf.dtype, sharding=leaf.sharding)
@@ -233,10 +237,15 @@ def _stored_shape(name: str, leaf: Any, drop_top_layers: int) -> tuple[int, ...]
 
 
 def _loadable(
-    step_folder: pathlib.Path, stored: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Any], drop_top_layers: int
+    step_folder: pathlib.Path,
+    stored: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, Any],
+    drop_top_layers: int,
+    task_head: bool,
 ) -> dict[str, Any]:
     """The parameters of a model that a checkpoint holds, once it is sure that the two fit (`load_pretrained`)."""
-    loaded = {name: leaf for name, leaf in wanted.items() if name in stored and not name.startswith(TASK_HEADS)}
+    kept = {name: leaf for name, leaf in wanted.items() if name in stored}
+    loaded = {name: leaf for name, leaf in kept.items() if task_head or not name.startswith(TASK_HEADS)}
     shapes = {name: _stored_shape(name, leaf, drop_top_layers) for name, leaf in loaded.items()}
     wrong = [
         f"{name}: checkpoint {stored[name]}, this model {shape}"
@@ -260,6 +269,10 @@ def _loadable(
         raise CheckpointError(
             f"{step_folder}: has no output head ({head[0]}), so masked-LM training would go on from a random one; if that is "
             "meant, make a checkpoint with it: python -m rembert_jax.tools.convert --head masked_lm --init cls"
+        )
+    if task_head and fresh:
+        raise CheckpointError(
+            f"{step_folder}: has no {', '.join(fresh[:6])}; predict_with a run that was fine-tuned for a task of this kind"
         )
     return loaded
 

@@ -18,8 +18,8 @@ class TrainingConfig:
 
     Attributes:
       batch_size: rows of a global batch.
-      steps: updates to do; 0 where `epochs` says it.
-      epochs: passes over the training examples (fine-tuning); 0 where `steps` says it.
+      steps: updates to do; 0 where `epochs` says it, or where nothing is trained.
+      epochs: passes over the training examples (fine-tuning); 0 where `steps` says it, or where nothing is trained.
       log_every, eval_every, checkpoint_every: in steps; 0 only at the end.
       keep_checkpoints: newest ones kept.
       eval_batch_size: rows of an evaluation batch; 0 takes `batch_size`.
@@ -53,5 +53,5 @@ class TrainingConfig:
             raise TrainingError(
                 f"profile_steps={self.profile_steps}: expected the first and the last step, counted from 1, as in (10, 12)"
             )
-        if (self.steps > 0) == (self.epochs > 0):
+        if self.steps and self.epochs:
             raise TrainingError(f"steps={self.steps}, epochs={self.epochs}: set one of them")
