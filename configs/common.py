@@ -43,7 +43,7 @@ def single(stage: Mapping[str, Any]) -> ml_collections.ConfigDict:
 def _with_defaults(name: str, stage: Mapping[str, Any]) -> dict[str, Any]:
     resolved = schema.to_mapping(schema.from_mapping(settings.ExperimentConfig, stage, name))
     # A stage that starts from another run has that one's architecture.
-    if not (resolved["init_from"] or resolved["model_from"]):
+    if not (resolved["init_from"] or resolved["model_from"] or resolved["predict_with"]):
         fields = {field.name: field.default for field in dataclasses.fields(RemBertConfig)}
         resolved["model"] = {k: v for k, v in fields.items() if k not in FROM_VOCABULARY} | resolved["model"]
     return {key: _tuples(value) for key, value in resolved.items() if value is not None}

@@ -54,7 +54,9 @@ def prepare(config: ExperimentConfig, model_config: RemBertConfig, tokenizer: Re
     task = open_task(task_config, tokenizer)
     language = task_config.train_language
     train = _open(task, language, task_config.train_split, task_config.max_train_examples)
-    dev = {language: _open(task, language, task_config.dev_split, task_config.max_eval_examples)}
+    dev: dict[str, Sequence[Example]] = {}
+    if split := task_config.dev_split:
+        dev[language] = _open(task, language, split, task_config.max_eval_examples)
     tests = _open_tests(task)
     train_rows = Rows(task, train)
     batch_size = config.training.batch_size
@@ -80,10 +82,10 @@ def prepare(config: ExperimentConfig, model_config: RemBertConfig, tokenizer: Re
         program=made,
         feed=Feed(rows, batch_size, model_config, mesh),
         labels=list(task.labels) or None,
-        evaluate=lambda params: evaluator(params, dev),
+        evaluate=(lambda params: evaluator(params, dev)) if dev else None,
         test=functools.partial(_test, evaluator, task, tests),
         metric=task.metric,
-        select_by=(language, task.metric),
+        select_by=(language, task.metric) if dev else None,
         baseline=baseline,
     )
 
@@ -102,7 +104,7 @@ def prepare_prediction(
         program=made,
         feed=None,
         labels=list(task.labels) or None,
-        evaluate=lambda params: evaluator(params, tests),
+        evaluate=None,
         test=functools.partial(_test, evaluator, task, tests),
         metric=task.metric,
         select_by=None,

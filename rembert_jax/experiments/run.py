@@ -210,9 +210,11 @@ def _train_stage(
         around = [
             hooks.Profile(folder / "profile", training.profile_steps),
             log,
-            hooks.Evaluate(log, stage.evaluate, training.eval_every, best, stage.select_by, manifest),
             save,
         ]
+        if stage.evaluate:
+            evaluate = hooks.Evaluate(log, stage.evaluate, training.eval_every, best, stage.select_by, manifest)
+            around.insert(-1, evaluate)
         state = _first_state(config, folder, stage, manifest, store, pretrained)
         if first_process:  # From here on the folder belongs to this config.
             _save_config(folder, manifest["config"])

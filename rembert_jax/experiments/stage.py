@@ -21,7 +21,7 @@ class Stage:
       program: what a step computes.
       feed: its batches; None where nothing is trained.
       labels: names of the classes in order; None where there are none.
-      evaluate: development metrics by language, computed during training.
+      evaluate: development metrics by language, computed during training; None where there is nothing to evaluate on.
       test: metrics by language for the final parameters; predictions are written into the folder, by language.
       metric: which of them reports and figures show.
       select_by: language and metric by which the best parameters are kept; None keeps the last ones.
@@ -32,7 +32,7 @@ class Stage:
     program: Program
     feed: Feed | None
     labels: list[str] | None
-    evaluate: Callable[[Params], Metrics]
+    evaluate: Callable[[Params], Metrics] | None
     test: Callable[[Params, pathlib.Path], Metrics]
     metric: str
     select_by: tuple[str, str] | None

@@ -48,7 +48,7 @@ class TaskConfig:
       data_dir: TFDS data folder.
       train_language: the only language whose training and development sets are used.
       test_languages: languages to evaluate on.
-      train_split, dev_split, test_split: names of the splits.
+      train_split, dev_split, test_split: names of the splits; without a `dev_split` the last parameters are tested.
       text_fields: features that hold the texts: the text or the pair of texts; the words; question and context.
       label_field: feature that holds the label, the tags, the answers.
       labels: names of the classes in order; empty takes those that the dataset declares.

@@ -169,7 +169,8 @@ def _files(config: TaskConfig, language: str, split: str) -> list[pathlib.Path]:
 
 def check_examples(config: TaskConfig, *, train: bool = True) -> None:
     """Raises `TaskError` if a language lacks a split that the run needs; looks for files and does not read them."""
-    learnt = [(config.train_language, split) for split in (config.train_split, config.dev_split) if train]
+    splits = filter(None, (config.train_split, config.dev_split) if train else ())
+    learnt = [(config.train_language, split) for split in splits]
     for language, split in [*learnt, *((language, config.test_split) for language in config.test_languages)]:
         if config.source != "tfds":
             _files(config, language, split)

@@ -158,14 +158,19 @@ def read_gold(path: pathlib.Path, task: Task) -> Any:
 
 
 def find(folder: pathlib.Path, task: Task) -> dict[str, pathlib.Path]:
-    """The files of a task by language, those that are there.
+    """The files of a task by language, those that are there: in TASK/ or, of runs, in TASK/predictions/ at any depth.
 
     Raises:
-      FileError: for a file whose language the task does not have.
+      FileError: for a file whose language the task does not have, or several files for one language.
     """
-    found = {
-        path.stem.removeprefix("test-"): path for path in sorted((folder / task.name).glob(f"test-*.{task.suffix}"))
-    }
+    plain = (folder / task.name).glob(f"test-*.{task.suffix}")
+    of_runs = folder.glob(f"**/{task.name}/predictions/test-*.{task.suffix}")
+    found: dict[str, pathlib.Path] = {}
+    for path in sorted([*plain, *of_runs]):
+        language = path.stem.removeprefix("test-")
+        if language in found:
+            raise FileError(f"{path}: {found[language]} is of {task.name} in {language!r} too; leave one in the folder")
+        found[language] = path
     for language, path in found.items():
         if language not in task.languages:
             raise FileError(f"{path}: {task.name} has no language {language!r}; it has {', '.join(task.languages)}")

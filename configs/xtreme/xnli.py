@@ -1,0 +1,31 @@
+"""XNLI of XTREME: pairs of sentences, whether one follows from the other. Trained and selected on English, tested on all.
+
+    python train.py --config='configs/xtreme/xnli.py:data=xtreme,init_from=runs/pretrained' --workdir=runs/xtreme/xnli
+
+Arguments:
+  data: what `tools.prepare_xtreme` wrote. init_from: the run, or converted checkpoint, to start from.
+  setting: rembert (Table 15 of the paper; warm-up over 2 % of the steps, which it does not give); ablations: Table 10, of
+    which the sweep takes every learning rate; xtreme (the scripts of the benchmark). learning_rate: another than the setting's.
+  languages: tested on, with spaces between; all of the task's without it. seed. smoke: a step or two, for tests.
+"""
+
+import ml_collections
+
+from configs.xtreme import common
+from rembert_jax.experiments import sweep as sweeps
+
+SETTINGS = {
+    "rembert": common.Setting(rates=(1e-5,), batch_size=128, epochs=3, warmup_steps=184),
+    "ablations": common.Setting(rates=(1e-5, 2e-5, 3e-5), batch_size=32, epochs=3),
+    "xtreme": common.Setting(rates=(2e-5,), batch_size=32, epochs=5, weight_decay=0.0, eps=1e-8),
+}
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    args = common.parse(arg, SETTINGS)
+    return common.experiment({"xnli": common.fine_tuning(args, common.pairs(args, "xnli"), eval_every=500)})
+
+
+def sweep(arg: str | None = None) -> list[sweeps.Member]:
+    """Three seeds of each learning rate."""
+    return common.sweep(arg, SETTINGS)
