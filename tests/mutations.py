@@ -43,6 +43,7 @@ FOLDERS = "tests/interop/test_huggingface.py tests/interop/test_untrusted_folder
 VOCABULARY, PIPELINE = "tests/tokenization/test_tokenization.py", "tests/data/test_pipeline.py"
 MIXTURE, PACKING = "tests/data/test_mixture.py", "tests/data/test_packing.py"
 MASKING, TAGGING = "tests/data/test_masking.py", "tests/tasks/test_token_classification.py"
+ANSWERS = "tests/tasks/test_question_answering.py"
 ATTENTION, LOSS = "tests/ops/test_attention.py", "tests/ops/test_vocabulary_loss.py"
 GRADIENTS = "tests/training/test_gradients.py"
 PRECISION, MESH = "tests/training/test_precision.py", "tests/experiments/test_mesh_runs.py"
@@ -186,6 +187,20 @@ MUTATIONS = [
     Mutation("tasks/token_classification.py", "+ len(pieces) > room", "+ len(pieces) >= room", TAGGING),
     Mutation("tasks/token_classification.py", "self._word_pieces(word)[:room]", "self._word_pieces(word)", TAGGING),
     Mutation("tasks/token_classification.py", "if label != IGNORED_LABEL\n", "\n", TAGGING),
+    Mutation("tasks/question_answering.py", "inside = span is not None and span[0] in window and span[1] in window",
+             "inside = span is not None and span[0] in window", ANSWERS),
+    Mutation("tasks/question_answering.py", "length <= self.options.max_answer_length", "True", ANSWERS),
+    Mutation("tasks/question_answering.py", "[first : first + len(window)]", "[first:]", ANSWERS),
+    Mutation("tasks/question_answering.py", "max(score, best.get(text, -np.inf))", "score", ANSWERS),
+    Mutation("tasks/question_answering.py", "nothing = min(nothing, float(", "nothing = max(0.0, float(", ANSWERS),
+    Mutation("tasks/question_answering.py", "> self.options.null_threshold", "> 0.0", ANSWERS),
+    Mutation("tasks/question_answering.py", "first < end and last > begin", "first <= end and last >= begin", ANSWERS),
+    Mutation("tasks/question_answering.py", "-(-(context - room) // self.options.doc_stride)",
+             "(context - room) // self.options.doc_stride", ANSWERS),
+    Mutation("experiments/run.py", "stored != stage.labels", "False", "tests/experiments/test_prediction.py"),
+    Mutation("training/checkpoint.py", "if task_head and fresh:", "if False:", "tests/experiments/test_prediction.py"),
+    Mutation("training/checkpoint.py", "if task_head or not name.startswith(TASK_HEADS)", "if not name.startswith(TASK_HEADS)",
+             "tests/experiments/test_prediction.py"),
     Mutation("data/pipeline.py", "constant_values=tokenizer.pad_token_id", "constant_values=0", PIPELINE),
     Mutation("data/pipeline.py", '"pad_id": tokenizer.pad_token_id', '"pad_id": 0', PIPELINE),
     Mutation("data/shuffled.py", "dataset.index + dataset.count *", "dataset.index +", "tests/data/test_shuffled.py"),

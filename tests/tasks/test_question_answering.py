@@ -7,6 +7,7 @@ import pytest
 from helpers import ROOT, NumberTokenizer, real_tokenizer
 
 from rembert_jax.data import sources
+from rembert_jax.tasks import question_answering
 from rembert_jax.tasks.base import TaskConfig, TaskError
 from rembert_jax.tasks.question_answering import Answer, QuestionAnswering
 from rembert_jax.tokenization import RemBertTokenizer, train_vocabulary
@@ -104,6 +105,22 @@ def test_no_answer_needs_a_better_score(threshold, expected):
     assert _targets(rows) == [(0, 0)]
     metrics = task.metrics([example], [found], "en")
     assert metrics == dict.fromkeys(("f1", "exact_match"), float(not expected))
+
+
+def test_no_answer_is_as_likely_as_in_the_window_that_least_says_so():
+    task, example = _task(null_answers=True), _example(answers=())
+    rows, outputs = _outputs(task, example, (1, 3, 5, 2.0))
+    for output, value in zip(outputs, (5.0, 1.0, 3.0), strict=True):
+        output["start_logits"][0] = output["end_logits"][0] = value
+    found = task.merge(example, rows, outputs)
+    assert found[0] == Answer("13 14 15", 4.0) and Answer("", 2.0) in found
+
+
+def test_tokens_that_only_touch_an_answer_are_no_part_of_it():
+    offsets = [(0, 0), (0, 2), (2, 4), (4, 6)]
+    assert question_answering._token_span(offsets, 2, 4) == (2, 2)
+    assert question_answering._token_span(offsets, 1, 5) == (1, 3)
+    assert question_answering._token_span(offsets, 6, 7) is None
 
 
 def test_scores_are_those_of_the_scripts():
