@@ -66,3 +66,39 @@ def equal_counts(gold: Sequence[object], predicted: Sequence[object]) -> np.ndar
 def accuracy(total: np.ndarray) -> dict[str, np.ndarray]:
     """`accuracy` as a share, from sums of `equal_counts` [..., 2]."""
     return {"accuracy": total[..., 0] / np.maximum(total[..., 1], 1)}
+
+
+def mine(
+    forward: tuple[np.ndarray, np.ndarray], backward: tuple[np.ndarray, np.ndarray]
+) -> list[tuple[float, int, int]]:
+    """Pairs of sentences that are nearer to each other than to their other neighbours.
+
+    The score of a pair is its cosine divided by the mean of both sides' mean cosines to their k nearest ("ratio"). Each
+    sentence takes the best of its neighbours, in both directions, and of all these pairs, the best first, each sentence is in
+    one at most ("max"): what XTREME's script does for BUCC with k = 4. Source: Artetxe and Schwenk 2019, arXiv:1811.01136.
+
+    Args:
+      forward: cosines and numbers of the nearest targets of each source, both [sources, k].
+      backward: those of the nearest sources of each target, both [targets, k].
+
+    Returns:
+      (score, source, target), the best first.
+    """
+    means = [scores.mean(1) for scores, _ in (forward, backward)]
+    pairs: list[tuple[float, int, int]] = []
+    for flip, (scores, neighbours) in enumerate((forward, backward)):
+        own, other = means[flip], means[1 - flip]
+        ratios = scores / ((own[:, None] + other[neighbours]) / 2)
+        best = ratios.argmax(1)
+        for number, place in enumerate(best.tolist()):
+            neighbour = int(neighbours[number, place])
+            source, target = (neighbour, number) if flip else (number, neighbour)
+            pairs.append((float(ratios[number, place]), source, target))
+    used: tuple[set[int], set[int]] = set(), set()
+    found = []
+    for pair in sorted(pairs, key=lambda pair: -pair[0]):
+        if pair[1] not in used[0] and pair[2] not in used[1]:
+            used[0].add(pair[1])
+            used[1].add(pair[2])
+            found.append(pair)
+    return found

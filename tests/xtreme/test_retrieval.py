@@ -1,5 +1,6 @@
 """Pairs, thresholds and neighbours worked by hand."""
 
+import numpy as np
 import pytest
 
 from rembert_jax.xtreme import retrieval
@@ -36,3 +37,34 @@ def test_sentences_that_stand_there_twice_have_the_id_of_the_first():
 def test_neighbours():
     total = retrieval.equal_counts([0, 1, 2, 3], [0, 1, 3, 3]).sum(0)
     assert float(retrieval.accuracy(total)["accuracy"]) == 0.75
+
+
+def neighbours(cosines, k):
+    """Cosines and numbers of the k nearest in each direction."""
+    sides = []
+    for matrix in (cosines, cosines.T):
+        order = np.argsort(-matrix, axis=1, kind="stable")[:, :k]
+        sides.append((np.take_along_axis(matrix, order, axis=1), order))
+    return sides
+
+
+def test_mined_pairs_worked_by_hand():
+    # Means of the two nearest: 0.85 and 0.45 on both sides. Of source 0 target 0 is nearer, 0.9 / 0.85, but it is near
+    # everything; target 1 has 0.8 / 0.65.
+    found = retrieval.mine(*neighbours(np.array([[0.9, 0.8], [0.8, 0.1]]), 2))
+    assert [pair[1:] for pair in found] == [(0, 1), (1, 0)]
+    assert [pair[0] for pair in found] == pytest.approx([0.8 / 0.65] * 2)
+
+
+def test_a_pair_may_be_found_from_the_target_alone():
+    # With one neighbour each, target 1 is nearest to no source, but takes source 1; 0.7 / ((0.8 + 0.7) / 2).
+    found = retrieval.mine(*neighbours(np.array([[0.9, 0.1], [0.8, 0.7]]), 1))
+    assert [pair[1:] for pair in found] == [(0, 0), (1, 1)]
+    assert [pair[0] for pair in found] == pytest.approx([1.0, 0.7 / 0.75])
+
+
+def test_no_sentence_is_in_two_pairs_and_the_best_come_first():
+    found = retrieval.mine(*neighbours(np.random.default_rng(0).uniform(0.1, 1.0, (40, 60)), 4))
+    for side in (1, 2):
+        assert len({pair[side] for pair in found}) == len(found)
+    assert [pair[0] for pair in found] == sorted((pair[0] for pair in found), reverse=True) and 20 < len(found) <= 40

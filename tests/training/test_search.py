@@ -1,0 +1,61 @@
+"""Nearest vectors in blocks: as by brute force, whatever the blocks, ties and sizes."""
+
+import jax
+import numpy as np
+import pytest
+
+from rembert_jax.training import search
+
+
+def brute_force(queries, candidates, k):
+    scores = search.unit(queries) @ search.unit(candidates).T
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, axis=1), order
+
+
+def vectors(seed, count, width=16):
+    return np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("queries", "candidates", "k", "block"), [(7, 50, 4, 8), (33, 9, 4, 16), (5, 3, 4, 8), (64, 64, 1, 32)]
+)
+def test_nearest_are_those_of_brute_force(queries, candidates, k, block):
+    one, other = vectors(0, queries), vectors(1, candidates)
+    found = search.nearest(one, other, k, block=block)
+    scores, order = brute_force(one, other, k)
+    np.testing.assert_allclose(found.scores, scores, atol=1e-6)
+    np.testing.assert_array_equal(found.indices, order)
+    parts = search.nearest(one, (other[start : start + 5] for start in range(0, candidates, 5)), k, block=block)
+    np.testing.assert_array_equal(parts.indices, order)
+
+
+def test_both_directions_come_from_one_pass():
+    one, other = vectors(0, 21), vectors(1, 30)
+    searching = search.Search(one, 4, block=8)
+    back = [searching.add(part) for part in (other[:13], other[13:])]
+    scores, order = brute_force(other, one, 4)
+    np.testing.assert_array_equal(np.concatenate([part.indices for part in back]), order)
+    np.testing.assert_allclose(np.concatenate([part.scores for part in back]), scores, atol=1e-6)
+    np.testing.assert_array_equal(searching.nearest.indices, brute_force(one, other, 4)[1])
+
+
+def test_of_equally_near_ones_the_first_wins():
+    one = np.array([[1.0, 0.0], [0.0, 3.0]])
+    other = np.array([[0.0, 1.0], [2.0, 0.0], [5.0, 0.0], [0.0, 7.0], [1.0, 0.0]])
+    for block in (1, 2, 8):
+        found = search.nearest(one, other, 2, block=block)
+        assert found.indices.tolist() == [[1, 2], [0, 3]] and np.all(found.scores == 1.0)
+
+
+def test_length_does_not_count_and_zeros_are_near_nothing():
+    found = search.nearest(np.array([[1.0, 1.0]]), np.array([[0.0, 0.0], [9.0, 0.0], [0.1, 0.1]]), 3, block=4)
+    assert found.indices.tolist() == [[2, 1, 0]] and found.scores[0, 2] == 0.0
+
+
+def test_blocks_are_compiled_once():
+    before = search._compare._cache_size()
+    search.nearest(vectors(0, 100, 24), vectors(1, 300, 24), 4, block=32)
+    search.nearest(vectors(2, 77, 24), vectors(3, 123, 24), 4, block=32)
+    assert search._compare._cache_size() - before == 2, "for the first block of queries, and for the others"
+    jax.clear_caches()
