@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import pathlib
 
 import pytest
 from helpers import ROOT
@@ -10,7 +9,7 @@ from helpers import ROOT
 from rembert_jax.data.parallel import keyed_sentences
 from rembert_jax.data.sources import LineFiles, discover_languages, find_files
 from rembert_jax.tasks.base import TaskConfig
-from rembert_jax.tasks.datasets import open_task, read_conllu
+from rembert_jax.tasks.datasets import open_examples, open_task
 from rembert_jax.tokenization import RemBertTokenizer, train_vocabulary
 
 DATA = ROOT.parent / "shared" / "data"
@@ -62,25 +61,21 @@ def test_small_vocabulary_covers_every_language(tmp_path):
 def test_every_treebank_reads_with_the_listed_number_of_sentences():
     expected = _files("udpos", ".conllu")
     assert len(expected) == 11
-    task = open_task(
-        TaskConfig(
+    found = {}
+    for path in expected:
+        config = TaskConfig(
             kind="token_classification",
             source="conllu",
-            path="-",
+            path=str(DATA / path),
             train_language="en",
             test_languages=("en",),
             text_fields=("tokens",),
             label_field="upos",
-        ),
-        None,
-    )
-    found = {}
-    for path in expected:
-        examples = read_conllu(pathlib.Path(DATA / path))
+        )
+        examples = open_examples(config, "en", "train")
         found[path] = len(examples)
-        for example in examples:
-            assert len(example["tokens"]) == len(example["upos"]) > 0
-            assert set(example["upos"]) <= set(task.labels), example["where"]
+        open_task(config, None).check_examples(examples)
+        assert all(example["tokens"] for example in examples)
     assert found == expected
 
 
