@@ -124,6 +124,7 @@ def test_wrong_command_line_is_explained(tmp_path, capsys, monkeypatch, flags, m
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.long
 def test_a_wrong_flag_ends_the_process_with_one_line(tmp_path):
     config = _write_config(tmp_path / "config.py")
     result = run_process(train_command(config, tmp_path / "run", "--config.optimizer.learning_rate=-1"))
@@ -135,6 +136,7 @@ def test_a_wrong_flag_ends_the_process_with_one_line(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there")
 @pytest.mark.parametrize(("given", "expected"), [(None, "glibc.malloc.hugetlb=1"), ("other", "other")])
+@pytest.mark.long
 def test_a_run_has_huge_pages_unless_the_c_library_is_told_otherwise(tmp_path, given, expected):
     config = tmp_path / "config.py"
     config.write_text("import os\n\n\ndef get_config():\n    raise ValueError(os.environ['GLIBC_TUNABLES'])\n")

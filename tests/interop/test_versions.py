@@ -108,6 +108,7 @@ def scores(model, params, batch):
 
 
 @pytest.mark.parametrize("environment", [newer, older])
+@pytest.mark.long
 def test_a_saved_classifier_is_the_same_there(folders, environment):
     pytest.importorskip("torch", reason=REASON)
     pytest.importorskip("transformers", reason=REASON)
