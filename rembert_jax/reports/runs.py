@@ -116,7 +116,7 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
     metrics = {name: value for stage, result in results.items() for name, value in _metrics(stage, result).items()}
     if not simple and (folder / RESULTS_FILE).is_file():
         metrics |= _report_metrics(_read(folder / RESULTS_FILE))
-    main = {stage: result["metric"] for stage, result in results.items()}
+    main = {stage: result.get("metric", "accuracy") for stage, result in results.items()}  # Older runs have no other.
     return Run(folder, name, stages, settings, seed, metrics, _status(folder, stages, configs, results), main=main)
 
 

@@ -60,6 +60,7 @@ def test_an_interrupted_run_ends_bit_for_bit_like_one_that_was_not(pod_run, tmp_
     assert params["cls"]["decoder"]["embedding"].shape == (config["tokenizer"]["vocab_size"], 24)
 
 
+@pytest.mark.long
 def test_losses_are_those_of_data_parallelism_alone(pod_run, tmp_path):
     config, whole = pod_run
     run.run(with_changes(config, ALL_DATA), tmp_path)
