@@ -100,6 +100,7 @@ def test_a_vocabulary_of_another_size_is_refused(folder, tmp_path):
     assert not (tmp_path / "jax").exists()
 
 
+@pytest.mark.long
 def test_special_pieces_of_a_folder_reach_the_run(tiny_config, random_params, tmp_path):
     """Their names stand in the settings, not in the vocabulary: here the unknown piece serves as padding."""
     source = tmp_path / "hf"
