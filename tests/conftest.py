@@ -43,8 +43,8 @@ jaxtyping.install_import_hook(["rembert_jax.modeling", "rembert_jax.losses", "re
 from rembert_jax.config import RemBertConfig  # noqa: E402
 
 LONGEST = 25.0
-"""Seconds that a test may take, of the clock or of the processor, whichever is less: other work must not make it fail. On a fast
-machine with compiled programs at hand, a third of that."""
+"""Seconds that a test may take, of the clock or of the processor, whichever is less: other work must not make it fail. They are
+those of a slow machine with nothing compiled yet."""
 REAL_DATA = pathlib.Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 processor_seconds = pytest.StashKey[float]()
 
