@@ -74,7 +74,7 @@ MUTATIONS = [
     Mutation("experiments/fine_tuning.py", "seed=config.seed, rows", "seed=0, rows", STAGE),
     Mutation("data/pipeline.py", "default_rng([seed, row])", "default_rng([seed, 0])", PIPELINE),
     Mutation("data/pipeline.py", "index=row,\n", "index=0,\n", PIPELINE),
-    Mutation("data/pipeline.py", "start=float(starts[row])", "start=0.5", "tests/data/test_mixture.py"),
+    Mutation("data/pipeline.py", "start=float(starts[row])", "start=0.5", PIPELINE),
     Mutation("data/mixture.py", "self._all_drawn = int(self._drawn.sum())", "self._all_drawn = 0", PIPELINE),
     Mutation("data/shuffled.py", "[*self._seed, epoch]", "self._seed", "tests/data/test_shuffled.py"),
     Mutation("sharding.py", "int(numbers.searchsorted(start))", "start", "tests/test_sharding.py"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import NumberTokenizer, assert_same_batches, real_tokenizer, synthetic_texts, unmasked
 
+from rembert_jax.data import mixture
 from rembert_jax.data.packing import OPEN_ROWS
 from rembert_jax.data.pipeline import (
     DataConfig,
@@ -135,6 +136,17 @@ def test_rows_of_text_do_not_depend_on_which_are_made(rows):
     whole = _take(_train(texts, batch_size=8, config=config), 20)
     part = _take(_train(texts, batch_size=8, config=config, rows=rows), 20)
     assert_same_batches(part, [{key: value[rows] for key, value in batch.items()} for batch in whole])
+
+
+def test_rows_begin_evenly_around_the_circle_of_languages(monkeypatch):
+    """So that the languages of a batch are those of the mixture (tests/data/test_mixture.py)."""
+    starts, mixed = [], mixture.MixedTexts
+    monkeypatch.setattr(
+        mixture, "MixedTexts", lambda *given, **more: starts.append(more["start"]) or mixed(*given, **more)
+    )
+    _take(_train(batch_size=16), 1)
+    assert sorted(starts) == [(number + 0.5) / 16 for number in range(16)]
+    assert starts != sorted(starts), "in an order of their own"
 
 
 @pytest.mark.parametrize("count", [1, 3, 64])

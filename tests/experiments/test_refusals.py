@@ -159,6 +159,8 @@ def test_workdir_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(TrainingError, match=r"--workdir=.*file/run cannot be written \(.+\); choose another folder"):
         run.run(TINY_PRETRAINING, tmp_path / "file" / "run")
+    with pytest.raises(TrainingError, match=r"--workdir=gs://bucket/run: expected a folder; mount the bucket"):
+        run.run(TINY_PRETRAINING, "gs://bucket/run")
     with pytest.raises(TrainingError, match="--workdir is empty"):
         run.run(TINY_PRETRAINING, "")
 
