@@ -91,7 +91,7 @@ def abandon(message: str) -> None:
         print(message, file=sys.stderr)
         print(
             f"process {jax.process_index()} of {jax.process_count()} ends, and so will the others; if it failed in talking to "
-            "another, look at what that one says. The same commands go on from the last checkpoint",
+            "another, look at what that one says. Once it is mended, the same commands go on from the last checkpoint",
             file=sys.stderr,
             flush=True,
         )

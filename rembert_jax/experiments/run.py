@@ -159,7 +159,7 @@ def _run_stage(
 
 
 def _kind(config: ExperimentConfig) -> str:
-    return "pre-training" if config.data else "prediction" if config.predict_with else "fine-tuning"
+    return "pretraining" if config.data else "prediction" if config.predict_with else "fine-tuning"
 
 
 def _predict_stage(
@@ -282,7 +282,7 @@ def _finish(
     sizes = {name: int(np.prod(leaf.shape)) for name, leaf in tree.flatten(params).items()}
     head = sum(size for name, size in sizes.items() if name.startswith(f"{checkpoint.OUTPUT_HEAD}/"))
     results: dict[str, Any] = {
-        "kind": _kind(config).replace("pre-training", "pretraining"),
+        "kind": _kind(config),
         "run": manifest["run"],
         "source": manifest["source"],
         "seed": config.seed,

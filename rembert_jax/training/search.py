@@ -1,7 +1,7 @@
-"""Exact search for the nearest vectors, in blocks on the devices, so that neither side has to fit there whole.
+"""Exact search for the nearest vectors by their cosine, in blocks on a device.
 
-Vectors are compared by their cosine. BUCC's Chinese set, the largest of XTREME, has 90,000 sentences to be found among two
-million: the products of a block of each are made, and only the best of them are kept.
+Queries lie there whole; candidates come block by block, and of their products with the queries only the best are kept. BUCC's
+Chinese set, the largest of XTREME, has 90,000 sentences to be found among two million.
 """
 
 from __future__ import annotations
