@@ -85,8 +85,10 @@ def test_two_processes_one_killed_then_four_stopped_then_one_are_a_run_like_any_
     two = started(tmp_path, 2, command)
     two.wait_for(workdir / "checkpoints" / "4" / "_CHECKPOINT_METADATA")
     two.running[1].kill()
-    assert two.codes() == [1, -signal.SIGKILL]
-    assert "process 0 of 2 ends, and so will the others" in two.text(0)
+    first, second = two.codes()
+    # It notices while it talks to the other, or JAX ends it once the heartbeats are missed.
+    words = {1: "process 0 of 2 ends, and so will the others", -signal.SIGABRT: "another task died"}
+    assert second == -signal.SIGKILL and words[first] in two.text(0)
     assert "parameters on mesh" in two.text(0) and "parameters on mesh" not in two.text(1), "the first one speaks"
 
     # "tensor" now reaches over two processes. One is told to stop, and all do, after the same step.
