@@ -30,21 +30,30 @@ class Setting:
 
 
 def parse(arg: str | None, settings: Mapping[str, Setting]) -> SimpleNamespace:
-    """The arguments of a config, with `setting` as what it names.
+    """The arguments of a config that trains, with `setting` as what it names.
 
     Raises:
       ValueError: for an unknown argument or setting, or if data or encoder are not named.
     """
-    defaults = {"data": "", "init_from": "", "setting": "rembert", "learning_rate": 0.0, "languages": "", "seed": 0}
-    args = common.parse_arg(arg, **defaults, smoke=False)
+    args = parse_paths(arg, setting="rembert", learning_rate=0.0)
     if args.setting not in settings:
         raise ValueError(f"setting={args.setting}: expected one of {', '.join(settings)}")
+    args.setting = settings[args.setting]
+    return args
+
+
+def parse_paths(arg: str | None, **own: Any) -> SimpleNamespace:
+    """The arguments of every config and those that it has beside them.
+
+    Raises:
+      ValueError: for an unknown argument, or if data or encoder are not named.
+    """
+    args = common.parse_arg(arg, data="", init_from="", languages="", seed=0, smoke=False, **own)
     for name, what in (("data", "the output of tools.prepare_xtreme"), ("init_from", "a run to start from")):
         if not getattr(args, name):
             raise ValueError(
                 f"configs/xtreme: {name} is missing; give {what}, as in data=xtreme,init_from=runs/pretrained"
             )
-    args.setting = settings[args.setting]
     return args
 
 
@@ -135,6 +144,26 @@ def answers(args: SimpleNamespace, name: str, **section: Any) -> dict[str, Any]:
         options={"doc_stride": 128, "max_query_length": 64, "max_answer_length": 30, "normalisation": normalisation},
         **{"max_length": 384, **section},
     )
+
+
+def retrieval(args: SimpleNamespace, name: str, **section: Any) -> dict[str, Any]:
+    """A stage that looks up English sentences by the vectors of `init_from`, and trains nothing."""
+    looked_up = task(
+        args,
+        name,
+        kind="retrieval",
+        path=f"{args.data}/{name}/{{split}}-{{language}}.{{side}}.array_record",
+        text_fields=("text",),
+        label_field="translations",
+        max_length=512,
+    )
+    options = {"layer": args.layer, "pooling": args.pooling, "memory_gib": args.memory_gib, **section.pop("options")}
+    return {
+        "seed": args.seed,
+        "predict_with": args.init_from,
+        "task": {**looked_up, "options": options, **section},
+        "training": {"batch_size": 4 if args.smoke else 128},
+    }
 
 
 def experiment(stages: Mapping[str, Mapping[str, Any]]) -> ml_collections.ConfigDict:

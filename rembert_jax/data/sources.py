@@ -237,13 +237,13 @@ def fill_pattern(pattern: str, key: str, **values: str) -> str:
         ) from error
 
 
-def find_files(pattern: str, language: str, split: str, key: str = "data.path") -> list[pathlib.Path]:
-    """Files of a language: `pattern` (of configuration key `key`) with {language} and {split}, wildcards allowed.
+def find_files(pattern: str, language: str, split: str, key: str = "data.path", **others: str) -> list[pathlib.Path]:
+    """Files of a language: `pattern` (of configuration key `key`) with {language}, {split} and others, wildcards allowed.
 
     Raises:
       SourceError: if there is none, or if the pattern has another placeholder.
     """
-    filled = fill_pattern(pattern, key, language=language, split=split)
+    filled = fill_pattern(pattern, key, language=language, split=split, **others)
     paths = [pathlib.Path(path) for path in sorted(glob.glob(filled))]
     if not paths:
         raise SourceError(

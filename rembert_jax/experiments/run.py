@@ -11,7 +11,7 @@ import logging
 import os
 import pathlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -25,6 +25,7 @@ from rembert_jax.experiments import (
     fine_tuning,
     pretraining,
     processes,
+    retrieval,
     settings,
     stages,
     vocabulary,
@@ -34,6 +35,7 @@ from rembert_jax.experiments.settings import ExperimentConfig
 from rembert_jax.experiments.stage import Stage
 from rembert_jax.reports import plots, report
 from rembert_jax.reports.runs import CONFIG_FILE, EXPERIMENT_FILE, RESULTS_FILE
+from rembert_jax.tasks.base import family
 from rembert_jax.training import checkpoint, hooks, timing, trainer
 from rembert_jax.training.evaluators import Metrics
 from rembert_jax.training.settings import TrainingError
@@ -139,8 +141,7 @@ def _run_stage(
         )
         stage = pretraining.prepare(config, model_config, tokenizer, texts, mesh, tokens)
     else:
-        prepare = fine_tuning.prepare_prediction if config.predict_with else fine_tuning.prepare
-        stage = prepare(config, model_config, tokenizer, mesh)
+        stage = _prepare_task(config)(config, model_config, tokenizer, mesh)
     manifest = {
         "run": processes.gather(uuid.uuid4().hex)[0],
         "source": checkpoint.origin(pretrained) if pretrained else None,
@@ -156,6 +157,13 @@ def _run_stage(
             assert pretrained is not None
             return _predict_stage(config, folder, stage, manifest, pretrained)
         return _train_stage(config, folder, stage, manifest, pretrained)
+
+
+def _prepare_task(config: ExperimentConfig) -> Callable[..., Stage]:
+    assert config.task is not None
+    if len(family(config.task.kind).sides) > 1:
+        return retrieval.prepare
+    return fine_tuning.prepare_prediction if config.predict_with else fine_tuning.prepare
 
 
 def _kind(config: ExperimentConfig) -> str:

@@ -10,7 +10,7 @@ from rembert_jax import schema
 from rembert_jax.config import Execution
 from rembert_jax.data.pipeline import DataConfig
 from rembert_jax.sharding import MeshConfig
-from rembert_jax.tasks.base import TaskConfig
+from rembert_jax.tasks.base import TaskConfig, family
 from rembert_jax.training.optimizer import OptimizerConfig
 from rembert_jax.training.settings import TrainingConfig, TrainingError
 
@@ -48,8 +48,8 @@ class ExperimentConfig:
       execution, tokenizer, data, task, optimizer, training, mesh: see their classes.
       init_from: workdir or checkpoint of another run to start from.
       model_from: like `init_from`, but takes only architecture and vocabulary and initialises the parameters afresh.
-      predict_with: workdir or checkpoint of a run whose parameters, those of its head too, predict the test languages; nothing
-        is trained, and a section `optimizer` has no meaning.
+      predict_with: workdir or checkpoint of a run whose parameters, those of its head too if the task has one, predict the test
+        languages; nothing is trained, and a section `optimizer` has no meaning.
       drop_top_layers: how many of that run's layers are left out, from the top.
     """
 
@@ -94,6 +94,8 @@ class ExperimentConfig:
                     "predict_with is for a task, and trains nothing; leave out training.steps and epochs"
                 )
             return
+        if self.task and not family(self.task.kind).loss:
+            raise TrainingError(f"task.kind={self.task.kind} trains nothing; name the encoder by predict_with")
         if not (steps or epochs):
             raise TrainingError("training: steps=0, epochs=0: set one of them")
         if self.optimizer is NO_OPTIMIZER:

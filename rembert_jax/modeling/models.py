@@ -244,6 +244,20 @@ def _memory(states: Any, padding: Any, cache: KeyValueCache | None) -> Memory | 
     return Memory(states=states, mask=jnp.ones(states.shape[:2], bool) if padding is None else padding > 0)
 
 
+class RemBertBackbone(nn.Module):
+    """The encoder without a pooler, its parameters named as in models with a head: "rembert/…"."""
+
+    config: RemBertConfig
+    execution: Execution = Execution()
+
+    def setup(self) -> None:
+        self.rembert = RemBertModel(self.config, self.execution, add_pooling_layer=False)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> ModelOutput:
+        """As `RemBertModel`."""
+        return self.rembert(*args, **kwargs)
+
+
 class _LanguageModel(nn.Module, PreTrained):
     """A Transformer and the prediction head `cls` with the output embedding.
 

@@ -40,17 +40,17 @@ class TaskConfig:
 
     Attributes:
       kind: the family: "sequence_classification" (one text or a pair), "token_classification",
-        "question_answering", or a module of yours.
+        "question_answering", "retrieval", or a module of yours.
       options: what the family has settings for; see the class `Options` of its module.
       source: "tfds", or files: "conllu", "jsonl" (an object a line) or "array_record" (an object a record, as
         `tools.prepare_xtreme` writes them).
-      path: TFDS name with {language}, or a file pattern with {language} and {split}.
+      path: TFDS name with {language}, or a file pattern with {language} and {split}, of retrieval also {side}.
       data_dir: TFDS data folder.
       train_language: the only language whose training and development sets are used.
       test_languages: languages to evaluate on.
       train_split, dev_split, test_split: names of the splits; without a `dev_split` the last parameters are tested.
       text_fields: features that hold the texts: the text or the pair of texts; the words; question and context.
-      label_field: feature that holds the label, the tags, the answers.
+      label_field: feature that holds the label, the tags, the answers, the ids of translations.
       labels: names of the classes in order; empty takes those that the dataset declares.
       metric: the one by which the best parameters are chosen and which the report shows; empty takes the family's.
       max_length: tokens of a row with [CLS] and [SEP].
@@ -146,9 +146,11 @@ class Task(abc.ABC):
 
     Class attributes:
       Options: dataclass of its settings.
-      model: of which kind its model is (`modeling.models.MODELS`).
-      loss: what is trained for (`training.objectives.LOSSES`).
+      model: of which kind its model is (`modeling.models.MODELS`); "base" is the encoder without a pooler.
+      loss: what is trained for (`training.objectives.LOSSES`); empty for a family that trains nothing.
       outputs: what evaluation takes from the model (`training.objectives.OUTPUTS`).
+      sides: of a task that looks texts up in others ({side} of the path): what is looked up, and where. Such a task is a
+        `tasks.retrieval.Retrieval`.
       row_targets, token_targets: names of what the loss needs of a row beside its tokens, scalars and [length].
       one_row: whether an example always is one row.
       text_fields: how many of them it may have.
@@ -163,8 +165,9 @@ class Task(abc.ABC):
 
     Options: ClassVar[type] = NoOptions
     model: ClassVar[str]
-    loss: ClassVar[str]
-    outputs: ClassVar[str]
+    loss: ClassVar[str] = ""
+    outputs: ClassVar[str] = ""
+    sides: ClassVar[tuple[str, ...]] = ("",)
     row_targets: ClassVar[tuple[str, ...]] = ()
     token_targets: ClassVar[tuple[str, ...]] = ()
     one_row: ClassVar[bool] = False

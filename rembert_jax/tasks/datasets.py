@@ -160,20 +160,23 @@ def _label_names(config: TaskConfig) -> Sequence[str]:
     )
 
 
-def _files(config: TaskConfig, language: str, split: str) -> list[pathlib.Path]:
+def _files(config: TaskConfig, language: str, split: str, side: str) -> list[pathlib.Path]:
     try:
-        return sources.find_files(config.path, language, split, key="task.path")
+        return sources.find_files(config.path, language, split, key="task.path", **({"side": side} if side else {}))
     except sources.SourceError as error:
         raise TaskError(str(error)) from error
 
 
 def check_examples(config: TaskConfig, *, train: bool = True) -> None:
     """Raises `TaskError` if a language lacks a split that the run needs; looks for files and does not read them."""
-    splits = filter(None, (config.train_split, config.dev_split) if train else ())
-    learnt = [(config.train_language, split) for split in splits]
-    for language, split in [*learnt, *((language, config.test_split) for language in config.test_languages)]:
+    sides = family(config.kind).sides
+    learnt = [(config.train_language, split) for split in (config.train_split, config.dev_split)] if train else []
+    looked_up = [(lang, config.dev_split) for lang in config.test_languages] if len(sides) > 1 else []
+    tested = [(lang, config.test_split) for lang in config.test_languages]
+    for language, split in filter(lambda pair: pair[1], [*learnt, *looked_up, *tested]):
         if config.source != "tfds":
-            _files(config, language, split)
+            for side in sides:
+                _files(config, language, split, side)
         elif not config.path.startswith("synthetic_"):
             _open_tfds(config, language, split, 0)
         elif language not in synthetic_world.LANGUAGES:  # The others are written when they are opened.
@@ -181,8 +184,8 @@ def check_examples(config: TaskConfig, *, train: bool = True) -> None:
             raise TaskError(f"{config.path}: unknown synthetic language {language!r}; expected one of {known}")
 
 
-def open_examples(config: TaskConfig, language: str, split: str, limit: int = 0) -> Sequence[Example]:
-    """Labelled examples of a language and split, the first `limit` of them if not 0.
+def open_examples(config: TaskConfig, language: str, split: str, limit: int = 0, side: str = "") -> Sequence[Example]:
+    """Labelled examples of a language and split, the first `limit` of them if not 0; of a side, if the family has sides.
 
     Raises:
       TaskError: if the data is missing, or a field that the task reads is.
@@ -190,12 +193,13 @@ def open_examples(config: TaskConfig, language: str, split: str, limit: int = 0)
     if config.source == "tfds":
         examples: Sequence[Example] = _open_tfds(config, language, split, limit)
     else:
-        parts = [_read_file(config, path, language) for path in _files(config, language, split)]
+        parts = [_read_file(config, path, language) for path in _files(config, language, split, side)]
         examples = parts[0] if len(parts) == 1 else [example for part in parts for example in part]
         examples = examples[:limit] if limit else examples
     if not len(examples):
         raise TaskError(f"{config.path}: no example for language {language!r}, split {split!r}")
-    for field in (*config.text_fields, config.label_field):
+    labelled = side == family(config.kind).sides[0]
+    for field in (*config.text_fields, *((config.label_field,) if labelled else ())):
         if field not in examples[0]:
             raise TaskError(_missing_field(config, field, [key for key in examples[0] if key != "where"]))
     return examples

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rembert_jax.data.masking import Features
 from rembert_jax.data.pipeline import batch_rows
 from rembert_jax.tasks.base import Example, Prediction, Task
+from rembert_jax.training import objectives
 from rembert_jax.training.metrics import means
 from rembert_jax.training.train_state import Params
 from rembert_jax.training.train_step import Batch, Sums
@@ -87,9 +88,8 @@ class RetrievalEvaluator:
         self._batches, self._place = batches, place
 
         def pooled(params: Params, batch: Batch) -> jax.Array:
-            mask = batch["attention_mask"][:, :, None].astype(jnp.float32)
-            count = jnp.maximum(mask.sum(1), 1.0)
-            return jnp.stack([(layer * mask).sum(1) / count for layer in hidden_states(params, batch)])
+            mean = objectives.POOLINGS["mean"]
+            return jnp.stack([mean(layer, batch["attention_mask"]) for layer in hidden_states(params, batch)])
 
         self._pooled = jax.jit(pooled, out_shardings=NamedSharding(mesh, PartitionSpec()))
 

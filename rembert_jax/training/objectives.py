@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -42,13 +42,38 @@ def masked_lm(model: RemBertForMaskedLM, z_loss: float = 0.0) -> Objective:
     return objective
 
 
-def hidden_states(model: RemBertForMaskedLM, params: Params, batch: Batch) -> tuple[jax.Array, ...]:
-    """The projected embeddings and the output of each layer, each [B, L, H], of a batch of single texts."""
+def hidden_states(model: nn.Module, params: Params, batch: Batch) -> tuple[jax.Array, ...]:
+    """The projected embeddings and the output of each layer, each [B, L, H], of a batch of single texts.
+
+    The model is one that has its encoder as `rembert`.
+    """
 
     def encode(module: Any) -> Any:
         return module.rembert(batch["input_ids"], batch["attention_mask"], output_hidden_states=True).hidden_states
 
     return model.apply({"params": params}, method=encode)  # pyright: ignore[reportReturnType]
+
+
+def _mean(states: jax.Array, mask: jax.Array) -> jax.Array:
+    weights = mask[:, :, None].astype(jnp.float32)
+    return (states * weights).sum(1) / jnp.maximum(weights.sum(1), 1.0)
+
+
+POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "mean": _mean,
+    "cls": lambda states, mask: states[:, 0].astype(jnp.float32),
+}
+"""From a layer's output [B, L, H] and the attention mask [B, L] to a vector for each text, [B, H] float32."""
+
+
+def sentence_vectors(model: nn.Module, layers: Sequence[int], pooling: str) -> Callable[[Params, Batch], Any]:
+    """From parameters and a batch to `vectors`, [B, layers, H] float32; layer 0 is the projected embedding."""
+
+    def vectors(params: Params, batch: Batch) -> dict[str, jax.Array]:
+        states, pool = hidden_states(model, params, batch), POOLINGS[pooling]
+        return {"vectors": jnp.stack([pool(states[layer], batch["attention_mask"]) for layer in layers], axis=1)}
+
+    return vectors
 
 
 def task_output(model: nn.Module, params: Params, batch: Batch, key: jax.Array | None) -> Any:

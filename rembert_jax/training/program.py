@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rembert_jax import sharding
 from rembert_jax.config import Execution, RemBertConfig
 from rembert_jax.data.pipeline import DataConfig
-from rembert_jax.modeling.models import MODELS, RemBertForMaskedLM
+from rembert_jax.modeling.models import MODELS, RemBertBackbone, RemBertForMaskedLM
 from rembert_jax.tasks.base import TaskConfig, family
 from rembert_jax.training import objectives, train_state
 from rembert_jax.training.optimizer import OptimizerConfig, frozen, learning_rate_schedule, make_optimizer
@@ -168,16 +168,18 @@ def fine_tuning(
 ) -> Program:
     """A task as its family has it: model, loss, and what evaluation takes."""
     kind = family(task.kind)
-    model: Any = MODELS[kind.model]
+    model: Any = RemBertBackbone if kind.model == "base" else MODELS[kind.model]
     labels = {"num_labels": num_labels} if "num_labels" in model.__dataclass_fields__ else {}
     model = model(model_config, execution=execution, **labels)
-    outputs, length = objectives.OUTPUTS[kind.outputs], task.max_length
+    length = task.max_length
     row: Shapes = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), ((length,), jnp.int32))
     row |= dict.fromkeys(kind.row_targets, ((), jnp.int32)) | dict.fromkeys(kind.token_targets, ((length,), jnp.int32))
     return Program(
         model=model,
         objective=objectives.task(model, kind.loss),
-        outputs=lambda params, batch: outputs(objectives.task_output(model, params, batch, None)),
+        outputs=lambda params, batch: objectives.OUTPUTS[kind.outputs](
+            objectives.task_output(model, params, batch, None)
+        ),
         batch=_abstract_batch(row, training.batch_size, mesh),
         optimizer=optimizer,
         total_steps=total_steps,

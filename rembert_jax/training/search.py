@@ -6,13 +6,15 @@ Chinese set, the largest of XTREME, has 90,000 sentences to be found among two m
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType
 
 BLOCK = 4096
 """Rows of a block of queries and of one of candidates: 64 MiB of scores."""
@@ -36,41 +38,71 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-class Search:
-    """The nearest of a fixed set of queries among candidates that come block by block, and the other way round."""
+@dataclasses.dataclass
+class _Queries:
+    """A block of queries on a device.
 
-    def __init__(self, queries: np.ndarray, k: int, *, block: int = BLOCK) -> None:
+    Attributes:
+      rows: [block, H], of which the first `count` are queries.
+      first: the number of the first one.
+      best: scores and indices of the nearest candidates so far, [block, k].
+    """
+
+    rows: jax.Array
+    first: int
+    count: int
+    best: Any
+
+
+class Search:
+    """The nearest of queries among candidates that come block by block, and the other way round.
+
+    It runs on one device of its process; on several processes each searches for itself.
+    """
+
+    def __init__(self, k: int, *, block: int = BLOCK) -> None:
         """Prepares a search.
 
         Args:
-          queries: [N, H].
           k: how many to keep for each.
           block: rows of queries, and of candidates, that are compared at once.
         """
-        self._count, self._k, self._block = len(queries), min(k, len(queries)), block
-        rows = _in_blocks(unit(queries), block)
-        self._queries = [jax.device_put(rows[start : start + block]) for start in range(0, len(rows), block)]
-        empty = np.full((block, k), -np.inf, np.float32), np.full((block, k), -1, np.int32)
-        self._best = [tuple(map(jnp.asarray, empty)) for _ in self._queries]
+        self._k, self._block = k, block
+        self._mesh = jax.make_mesh((1,), ("block",), (AxisType.Auto,), devices=jax.local_devices()[:1])
+        self._queries: list[_Queries] = []
         self._seen = 0
+
+    def hold(self, queries: np.ndarray) -> None:
+        """Adds queries, [N, H], before the first candidates come; they stay on the device."""
+        if self._seen:
+            raise ValueError("queries after candidates; hold all queries first")
+        queries = unit(queries)
+        for start in range(0, len(queries), self._block):
+            part = queries[start : start + self._block]
+            empty = np.full((self._block, self._k), -np.inf, np.float32), np.full((self._block, self._k), -1, np.int32)
+            rows, best = jax.device_put((_filled(part, self._block), empty), self._mesh.devices[0])
+            self._queries.append(_Queries(rows, self._count, len(part), best))
+
+    @property
+    def _count(self) -> int:
+        return self._queries[-1].first + self._queries[-1].count if self._queries else 0
 
     def add(self, candidates: np.ndarray) -> Neighbours:
         """Compares more candidates, [M, H]; returns the nearest queries of each.
 
         The nearest candidates of all blocks are then in `nearest`, numbered in the order in which they came.
         """
-        candidates = unit(candidates)
+        candidates, k = unit(candidates), min(self._k, self._count)
         found: list[tuple[np.ndarray, np.ndarray]] = []
         for start in range(0, len(candidates), self._block):
             part = candidates[start : start + self._block]
-            padded, count = jnp.asarray(_in_blocks(part, self._block)), len(part)
-            back = None
-            for number, queries in enumerate(self._queries):
-                mine = min(self._block, self._count - number * self._block)
-                self._best[number], back = _compare(
-                    queries, padded, self._best[number], back, number * self._block, self._seen, mine, count, self._k
-                )
-            assert back is not None
+            padded, count = jax.device_put(_filled(part, self._block), self._mesh.devices[0]), len(part)
+            back: Any = None
+            with jax.set_mesh(self._mesh):  # In place of that of the encoder.
+                for held in self._queries:
+                    held.best, back = _compare(
+                        held.rows, padded, held.best, back, held.first, self._seen, held.count, count, k
+                    )
             found.append((np.asarray(back[0])[:count], np.asarray(back[1])[:count]))
             self._seen += count
         return Neighbours(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
@@ -78,9 +110,11 @@ class Search:
     @property
     def nearest(self) -> Neighbours:
         """The nearest of all candidates so far; at most as many as there were."""
-        k = min(self._best[0][0].shape[1], self._seen)
-        scores, indices = (np.concatenate([np.asarray(best[i]) for best in self._best]) for i in (0, 1))
-        return Neighbours(scores[: self._count, :k], indices[: self._count, :k])
+        k = min(self._k, self._seen)
+        scores, indices = (
+            np.concatenate([np.asarray(held.best[i])[: held.count, :k] for held in self._queries]) for i in (0, 1)
+        )
+        return Neighbours(scores, indices)
 
 
 def nearest(
@@ -94,15 +128,16 @@ def nearest(
       k: how many; fewer where there are fewer candidates.
       block: rows that are compared at once.
     """
-    search = Search(queries, k, block=block)
+    search = Search(k, block=block)
+    search.hold(queries)
     for part in [candidates] if isinstance(candidates, np.ndarray) else candidates:
         search.add(part)
     return search.nearest
 
 
-def _in_blocks(rows: np.ndarray, block: int) -> np.ndarray:
-    """Filled up with zeros to whole blocks."""
-    return np.pad(rows, ((0, -len(rows) % block), (0, 0)))
+def _filled(rows: np.ndarray, block: int) -> np.ndarray:
+    """With rows of zeros up to a whole block."""
+    return np.pad(rows, ((0, block - len(rows)), (0, 0)))
 
 
 @functools.partial(jax.jit, static_argnums=8)

@@ -165,11 +165,13 @@ def _read(
 ) -> list[_File]:
     name = f"{task}/{split}-{language}"
     if task == "bucc2018":
-        english = paths[0].with_suffix(".en")
-        sides = {"source": readers.read_bucc(paths[0]), "english": readers.read_bucc(english)}
+        english, gold = (paths[0].with_suffix(suffix) for suffix in (".en", ".gold"))
+        sources, translations = readers.read_bucc(paths[0]), readers.read_bucc(english)
+        if gold.is_file():
+            readers.add_translations(sources, translations, gold)
         return [
-            _File(f"{name}.{side}", rows, [paths[0] if side == "source" else english], [])
-            for side, rows in sides.items()
+            _File(f"{name}.source", sources, [paths[0]], []),
+            _File(f"{name}.english", translations, [english, *([gold] if gold.is_file() else [])], []),
         ]
     if task == "tatoeba":
         english = paths[0].with_suffix(".eng")
@@ -196,9 +198,10 @@ def _tatoeba_files(
     name: str, sources: list[Record], translations: list[Record], paths: list[list[pathlib.Path]], remarks: list[str]
 ) -> list[_File]:
     said = [*remarks, "sorted, as XTREME hands them out"]
+    labelled = [{**record, "translations": [record["id"]]} for record in _sorted(translations)]
     return [
         _File(f"{name}.source", sources, paths[0], remarks),
-        _File(f"{name}.english", _sorted(translations), paths[1], said),
+        _File(f"{name}.english", labelled, paths[1], said),
     ]
 
 
@@ -267,6 +270,9 @@ def _problems(file: _File, number: int | None) -> list[str]:
         empty = sum(not any(answer["text"] for answer in record["answers"]) for record in file.records)
         if empty:
             found.append(f"has {empty} questions without an answer: a file whose answers are hidden")
+    english = file.name.startswith("bucc2018") and file.name.endswith("english")
+    if english and not any("translations" in record for record in file.records):
+        found.append("says of no sentence whose translation it is: the file of pairs (.gold) is not there")
     return [f"{file.name} {text}" for text in found]
 
 

@@ -4,7 +4,7 @@ Every reader returns records as plain dicts:
 - sentence pairs: `sentence1`, `sentence2`, `label` (a name);
 - tagging: `tokens`, `tags`;
 - question answering: `id`, `question`, `context`, `answers` (each `text` and `answer_start`);
-- retrieval: `id`, `text`.
+- retrieval: `id`, `text`, and of English sentences `translations`, ids of the sentences that they translate.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rembert_jax.xtreme import files
 from rembert_jax.xtreme.benchmark import IOB2
 from rembert_jax.xtreme.files import FileError, read_lines
 
@@ -178,6 +179,22 @@ def read_bucc(path: pathlib.Path) -> list[Record]:
         seen[name] = number
         records.append({"id": name, "text": text.strip()})
     return records
+
+
+def add_translations(sources: list[Record], english: list[Record], gold: pathlib.Path) -> None:
+    """Gives each English sentence of BUCC `translations`, the ids of those whose translation it is, as a file of pairs says.
+
+    Raises:
+      FileError: for an id that the sentences do not have.
+    """
+    known, by_id = {record["id"] for record in sources}, {record["id"]: record for record in english}
+    for record in english:
+        record["translations"] = []
+    for source, target in sorted(files.read_pairs(gold)):
+        if source not in known or target not in by_id:
+            strange = source if source not in known else target
+            raise FileError(f"{gold}: the pair {source} {target}: no sentence has the id {strange}")
+        by_id[target]["translations"].append(source)
 
 
 def read_tatoeba(source: pathlib.Path, target: pathlib.Path) -> tuple[list[Record], list[Record]]:

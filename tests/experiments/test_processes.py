@@ -1,5 +1,6 @@
 """Runs of several processes: real ones, connected over this machine's own network."""
 
+import json
 import os
 import pathlib
 import signal
@@ -10,8 +11,10 @@ import time
 
 import numpy as np
 import pytest
+from experiments.runs import FINE_TUNING
 from helpers import ROOT, TINY_PRETRAINING, process_environment, train_command, with_changes
 
+from rembert_jax.data import synthetic
 from rembert_jax.experiments import processes, run
 from rembert_jax.experiments.processes import ProcessError
 from rembert_jax.reports.plots import read_metrics
@@ -106,6 +109,39 @@ def test_two_processes_one_killed_then_four_stopped_then_one_are_a_run_like_any_
     for name in ("train/loss", "train/grad_norm"):
         assert len(found[name]) == STEPS
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-4)
+
+
+@pytest.mark.long
+def test_two_processes_predict_and_look_up_what_one_does(pretrained, tmp_path, started):
+    words = synthetic.document("qaa", "train", 0).split()
+    texts = [" ".join(words[2 * number : 2 * number + 6]) for number in range(11)]
+    for side in ("english", "source"):
+        rows = [{"id": str(number), "text": text, "translations": [str(number)]} for number, text in enumerate(texts)]
+        (tmp_path / f"test-de-{side}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    path = str(tmp_path / "{split}-{language}-{side}.jsonl")
+    pairs = {**FINE_TUNING, "init_from": str(pretrained[0])}
+    looked_up = {
+        "kind": "retrieval", "source": "jsonl", "path": path, "train_language": "qaa", "test_languages": ("de",),
+        "dev_split": "", "text_fields": ("text",), "label_field": "translations", "options": {"method": "nearest"},
+        "max_length": 24,
+    }  # fmt: skip
+    stages = {
+        # The last batch of the test set is short, and so is that of the sentences.
+        "pairs": with_changes(
+            pairs, {"training.steps": 2, "training.eval_batch_size": 24, "task.data_dir": str(tmp_path)}
+        ),
+        "tatoeba": {"predict_with": str(pretrained[0]), "task": looked_up, "training": {"batch_size": 8}},
+    }
+    config = {"order": ("pairs", "tatoeba"), "stages": stages}
+    file = tmp_path / "config.py"
+    file.write_text(f"import ml_collections\n\n\ndef get_config():\n    return ml_collections.ConfigDict({config!r})\n")
+    two = started(tmp_path, 2, train_command(file, tmp_path / "two", "--compile_cache=off"))
+    run.run(config, tmp_path / "one")
+    assert two.codes() == [0, 0], two.text()
+    names = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("predictions/*.tsv")}
+    assert len(names) == 3
+    for name in names:
+        assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()
 
 
 TALK = """

@@ -16,9 +16,11 @@ from rembert_jax.xtreme.benchmark import IOB2, TASKS, UPOS
 
 WORDS = synthetic.document("qaa", "train", 0).split()
 LANGUAGES = {"en": "english", "de": "german", "fi": "finnish"}
-TRAINED = {"xnli": "xnli", "pawsx": "pawsx", "panx": "panx", "udpos": "udpos", "xquad": "squad", "mlqa": "squad",
-           "tydiqa": "tydiqa"}  # fmt: skip
-"""Task to the config that trains what predicts it."""
+CONFIGS = {task: {"xquad": "squad", "mlqa": "squad"}.get(task, task) for task in TASKS}
+"""Task to the config that predicts it."""
+LOOKED_UP = ("de", "fr")
+OTHERS = {"tydiqa": ("en", "fi"), "bucc2018": LOOKED_UP, "tatoeba": LOOKED_UP}
+"""Task to the languages that it is shrunken to, where these are not en and de."""
 
 
 def words(rng, count):
@@ -58,6 +60,21 @@ def squad(rng, prefix, count):
     return json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]})
 
 
+def corpora(rng, language):
+    """Name's end to content: sentences of BUCC, of which half have a translation that has the same words in another order."""
+    sides, pairs = {language: [], "en": []}, []
+    for number in range(12):
+        text = words(rng, 6)
+        sides[language].append(f"{language}-{number}\t{' '.join(text)}\n")
+        if number % 2:
+            text = words(rng, 6)
+        else:
+            pairs.append(f"{language}-{number}\ten-{number + 50}\n")
+        sides["en"].append(f"en-{number + 50}\t{' '.join(reversed(text))}\n")
+    sides["en"].append(f"en-99\t{sides['en'][0].partition(chr(9))[2]}")
+    return {name: "".join(lines) for name, lines in sides.items()} | {"gold": "".join(pairs)}
+
+
 XNLI_HEADER = ["language", "gold_label", "a", "b", "c", "d", "sentence1", "sentence2"]
 PAWSX_HEADER = ["id", "sentence1", "sentence2", "label"]
 
@@ -86,6 +103,13 @@ def official_files(rng):
     for language in ("en", "de"):
         found[f"xquad/xquad.{language}.json"] = squad(rng, f"x{language}", 3)
         found[f"MLQA_V1/test/test-context-{language}-question-{language}.json"] = squad(rng, f"m{language}", 3)
+    for language, code in zip(LOOKED_UP, ("deu", "fra"), strict=True):
+        for split in ("sample", "training"):
+            for end, text in corpora(rng, language).items():
+                found[f"bucc2018/{language}-en/{language}-en.{split}.{end}"] = text
+        lines = [" ".join(words(rng, 5)) for _ in range(9)]
+        found[f"tatoeba/v1/tatoeba.{code}-eng.{code}"] = "".join(f"{line}\n" for line in lines)
+        found[f"tatoeba/v1/tatoeba.{code}-eng.eng"] = "".join(f"{line} x\n" for line in lines)
     for language in ("en", "fi"):
         found[f"tydiqa-goldp-v1.1-dev/tydiqa-goldp-dev-{LANGUAGES[language]}.json"] = squad(rng, LANGUAGES[language], 3)
     return found
@@ -112,7 +136,7 @@ def config_of(name, data, pretrained, languages):
     changes = {}
     for stage, section in config["stages"].items():
         changes[f"stages.{stage}.task.max_length"] = 32  # What the small model has positions for.
-        if section["task"]["options"]:
+        if "doc_stride" in section["task"].get("options", {}):
             sizes = {"doc_stride": 8, "max_query_length": 6}
             changes |= {f"stages.{stage}.task.options.{key}": value for key, value in sizes.items()}
     return with_changes(config, changes)
@@ -121,22 +145,29 @@ def config_of(name, data, pretrained, languages):
 @pytest.mark.long
 def test_every_task_trains_and_its_predictions_are_scored(data, pretrained, tmp_path, one_device, capsys):
     results = {}
-    for name in sorted(set(TRAINED.values())):
-        languages = "en fi" if name == "tydiqa" else "en de"
-        results |= run.run(config_of(name, data, pretrained[0], languages), tmp_path / "runs" / name)
+    for name in sorted(set(CONFIGS.values())):
+        languages = OTHERS.get(name, ("en", "de"))
+        results |= run.run(config_of(name, data, pretrained[0], " ".join(languages)), tmp_path / "runs" / name)
     xtreme_score.main(["--predictions", str(tmp_path / "runs"), "--labels", str(data / "labels"), "--output",
                        str(tmp_path / "scores" / "results.json")])  # fmt: skip
     scored = json.loads((tmp_path / "scores" / "results.json").read_text())["tasks"]
-    assert set(scored) == set(TRAINED)
-    for task, config in TRAINED.items():
-        languages = {"en", "fi" if config == "tydiqa" else "de"}
-        assert set(scored[task]["languages"]) == languages
+    assert set(scored) == set(TASKS)
+    for task in TASKS:
+        languages = OTHERS.get(task, ("en", "de"))
+        assert set(scored[task]["languages"]) == set(languages)
         for language in languages:
             own = results[task]["test"][language]
             for metric in TASKS[task].metrics:
                 assert scored[task]["languages"][language][metric] == pytest.approx(100 * own[metric]), (task, language)
     assert results["squad"]["selected_step"] > 0 and results["mlqa"]["kind"] == "prediction"
     assert results["xquad"]["source"]["run"] == results["mlqa"]["source"]["run"] == results["squad"]["run"]
+    layers = json.loads((tmp_path / "runs" / "bucc2018" / "bucc2018" / "predictions" / "layers.json").read_text())
+    by_layer = [layers["dev"]["average"][f"f1_{layer}"] for layer in range(3)]
+    assert layers["layer"] == int(np.argmax(by_layer)) and set(layers["thresholds"]) == set(LOOKED_UP)
+    accuracies = results["tatoeba"]["test"]["average"]
+    assert accuracies["accuracy"] == accuracies["accuracy_2"] and "accuracy_0" in accuracies
+    # An encoder's embedding finds the same words in another order, and hence its own copy.
+    assert by_layer[0] > 0.6 and accuracies["accuracy_0"] > 0.6
 
 
 def test_predictions_of_two_runs_for_one_language_are_refused(tmp_path):

@@ -8,6 +8,7 @@ from helpers import ROOT
 from rembert_jax.tools import prepare_xtreme, xtreme_score
 from rembert_jax.xtreme import origins, prepare
 from rembert_jax.xtreme.benchmark import TASKS
+from rembert_jax.xtreme.files import FileError
 
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -94,6 +95,19 @@ def test_tatoeba_is_sorted_as_xtreme_hands_it_out_and_labelled_with_the_lines_of
     labels = (output / "labels" / "tatoeba" / "test-de.tsv").read_text().split()
     sources = [record["text"] for record in records(output, "tatoeba/test-de.source")]
     assert [sources[int(label)] for label in labels] == ["eins", "drei", "zwei"]
+    assert [record["translations"] for record in records(output, "tatoeba/test-de.english")] == [["1"], ["2"], ["0"]]
+
+
+def test_sentences_of_bucc_know_what_they_translate(tmp_path, prepared):
+    assert records(prepared[0], "bucc2018/dev-de.english") == [{"id": "en-1", "text": "x", "translations": ["de-1"]}]
+    corpora = {"de-en.dev.de": "de-1\tx\nde-2\ty\n", "de-en.dev.en": "en-1\tx\nen-2\ty\n"}
+    manifest = prepare.prepare(written(tmp_path / "hidden", corpora), tmp_path / "a", ["bucc2018"])
+    assert manifest["problems"]["bucc2018"][0] == (
+        "bucc2018/dev-de.english says of no sentence whose translation it is: the file of pairs (.gold) is not there"
+    )
+    source = written(tmp_path / "wrong", {**corpora, "de-en.dev.gold": "de-1\ten-2\nde-2\ten-7\n"})
+    with pytest.raises(FileError, match=r"dev\.gold: the pair de-2 en-7: no sentence has the id en-7"):
+        prepare.prepare(source, tmp_path / "b", ["bucc2018"])
 
 
 def test_problems_are_named_with_where_the_data_comes_from(prepared):

@@ -32,12 +32,16 @@ def test_nearest_are_those_of_brute_force(queries, candidates, k, block):
 
 def test_both_directions_come_from_one_pass():
     one, other = vectors(0, 21), vectors(1, 30)
-    searching = search.Search(one, 4, block=8)
+    searching = search.Search(4, block=8)
+    for part in (one[:5], one[5:]):
+        searching.hold(part)
     back = [searching.add(part) for part in (other[:13], other[13:])]
     scores, order = brute_force(other, one, 4)
     np.testing.assert_array_equal(np.concatenate([part.indices for part in back]), order)
     np.testing.assert_allclose(np.concatenate([part.scores for part in back]), scores, atol=1e-6)
     np.testing.assert_array_equal(searching.nearest.indices, brute_force(one, other, 4)[1])
+    with pytest.raises(ValueError, match="hold all queries first"):
+        searching.hold(one)
 
 
 def test_of_equally_near_ones_the_first_wins():
