@@ -58,7 +58,7 @@ class SyntheticConfig:
             )
 
 
-class _Speaker:
+class Speaker:
     """Says things about one topic; every choice comes from `rng`, and none depends on the language.
 
     Attributes:
@@ -217,7 +217,7 @@ def split_of(sentence: str) -> str:
     return SPLIT_OF_HASH[zlib.crc32(sentence.encode()) % len(SPLIT_OF_HASH)]
 
 
-def _draw(splits: Sequence[str], make: Callable[[], T], sentences: Callable[[T], Sequence[str]]) -> T:
+def draw(splits: Sequence[str], make: Callable[[], T], sentences: Callable[[T], Sequence[str]]) -> T:
     """What `make` draws, drawn again until every sentence in it belongs to one of the splits."""
     for split in splits:
         if split not in SPLITS:
@@ -239,10 +239,9 @@ def document(code: str, split: str, index: int, config: SyntheticConfig = Synthe
     if kind < config.dictionary:
         return _dictionary_page(tongue, topic, rng)
     mixed = kind < config.dictionary + config.mixed
-    speaker = _Speaker(tongue, topic, rng, others=_others(code, config.seed) if mixed else ())
+    speaker = Speaker(tongue, topic, rng, others=_others(code, config.seed) if mixed else ())
     sentences = [
-        _draw((split,), lambda: to_text(speaker.sentence()), lambda text: [text])
-        for _ in range(int(rng.integers(3, 5)))
+        draw((split,), lambda: to_text(speaker.sentence()), lambda text: [text]) for _ in range(int(rng.integers(3, 5)))
     ]
     return " ".join(sentences)
 
@@ -261,14 +260,14 @@ def translations(count: int, seed: int = 0) -> dict[str, list[str]]:
     def make() -> tuple[str, ...]:
         topic, choices = int(rng.integers(TOPICS)), int(rng.integers(1 << 30))
         return tuple(
-            to_text(_Speaker(language(code, seed), topic, np.random.default_rng(choices)).plain_sentence())
+            to_text(Speaker(language(code, seed), topic, np.random.default_rng(choices)).plain_sentence())
             for code in LANGUAGES
         )
 
     found: dict[str, tuple[str, ...]] = {}  # By the sentence in the first language.
     taken: set[str] = set()
     for _ in range(count * 20):
-        sentences = _draw(("validation", "test"), make, lambda sentences: sentences)
+        sentences = draw(("validation", "test"), make, lambda sentences: sentences)
         if not taken & set(sentences):
             found[sentences[0]] = sentences
             taken |= set(sentences)
@@ -282,9 +281,9 @@ def tagged_sentence(code: str, split: str, index: int, seed: int = 0) -> tuple[l
     rng = _rng(seed, code, split, "tagged", index)
 
     def make() -> list[Token]:
-        return _Speaker(language(code, seed), int(rng.integers(TOPICS)), rng).sentence()
+        return Speaker(language(code, seed), int(rng.integers(TOPICS)), rng).sentence()
 
-    tokens = _draw((split,), make, lambda tokens: [to_text(tokens)])
+    tokens = draw((split,), make, lambda tokens: [to_text(tokens)])
     return [form for form, _ in tokens], [upos for _, upos in tokens]
 
 
@@ -294,9 +293,9 @@ def topic_sentence(code: str, split: str, index: int, seed: int = 0) -> tuple[st
 
     def make() -> tuple[str, int]:
         topic = int(rng.integers(TOPICS))
-        return to_text(_Speaker(language(code, seed), topic, rng).plain_sentence()), topic
+        return to_text(Speaker(language(code, seed), topic, rng).plain_sentence()), topic
 
-    return _draw((split,), make, lambda example: example[:1])
+    return draw((split,), make, lambda example: example[:1])
 
 
 def sentence_pair(code: str, split: str, index: int, seed: int = 0) -> tuple[str, str, int]:
@@ -310,8 +309,8 @@ def sentence_pair(code: str, split: str, index: int, seed: int = 0) -> tuple[str
     def make() -> tuple[str, str, int]:
         topic, label, synonym = int(rng.integers(TOPICS)), int(rng.integers(2)), int(rng.integers(2))
         other = topic if label else (topic + int(rng.integers(1, TOPICS))) % TOPICS
-        first = _Speaker(tongue, topic, rng, synonym=synonym).plain_sentence()
-        second = _Speaker(tongue, other, rng, synonym=1 - synonym).plain_sentence()
+        first = Speaker(tongue, topic, rng, synonym=synonym).plain_sentence()
+        second = Speaker(tongue, other, rng, synonym=1 - synonym).plain_sentence()
         return to_text(first), to_text(second), label
 
-    return _draw((split,), make, lambda example: example[:2])
+    return draw((split,), make, lambda example: example[:2])

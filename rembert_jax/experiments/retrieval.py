@@ -59,8 +59,10 @@ def prepare(config: ExperimentConfig, model_config: RemBertConfig, tokenizer: Re
     layers = model_config.num_hidden_layers
     if task.options.layer > layers:
         raise TaskError(f"options.layer={task.options.layer}: the encoder has {layers} layers; expected 0 … {layers}")
-    dev = _open(task, config.task.dev_split) if config.task.dev_split else {}
-    tests = _open(task, config.task.test_split)
+    dev, tests = (
+        {language: open_sides(task, split, language) for language in config.task.test_languages if split}
+        for split in (config.task.dev_split, config.task.test_split)
+    )
     made = fine_tuning.make_program(config, model_config, mesh)
     size = config.training.eval_batch_size or config.training.batch_size
     place = place_whole(model_config, mesh)
@@ -87,18 +89,21 @@ def prepare(config: ExperimentConfig, model_config: RemBertConfig, tokenizer: Re
     )
 
 
-def _open(task: Retrieval, split: str) -> dict[str, Sides]:
-    found, config = {}, task.config
-    for language in config.test_languages:
-        english, sources = (
-            open_examples(config, language, split, config.max_eval_examples if side == "english" else 0, side)
-            for side in task.sides
-        )
-        for side in (english, sources):
-            task.check_examples(side)
-        task.check_translations(english, sources)
-        found[language] = Sides(english, sources)
-    return found
+def open_sides(task: Retrieval, split: str, language: str) -> Sides:
+    """The sentences of a split, checked.
+
+    Raises:
+      TaskError: for what is wrong with them.
+    """
+    config = task.config
+    english, sources = (
+        open_examples(config, language, split, config.max_eval_examples if side == "english" else 0, side)
+        for side in task.sides
+    )
+    for side in (english, sources):
+        task.check_examples(side)
+    task.check_translations(english, sources)
+    return Sides(english, sources)
 
 
 def _choose(task: Retrieval, retriever: Retriever, params: Params, dev: Mapping[str, Sides], num_layers: int) -> Choice:

@@ -63,7 +63,7 @@ def _make_vocabulary(
     source = config.source
     origin = None
     if config.tokenizer.path or source:
-        origin = RemBertTokenizer.from_pretrained(config.tokenizer.path or _run_folder(source))
+        origin = RemBertTokenizer.from_pretrained(config.tokenizer.path or run_folder(source))
     # With its settings: they may say which pieces are special.
     recipe = {"copy": origin.sha256, **schema.to_mapping(origin.settings)} if origin else _recipe(config, texts)
     if own.is_file():
@@ -124,7 +124,7 @@ def text_origin(data: DataConfig) -> dict[str, Any]:
     return {name: schema.to_mapping(getattr(data, name)) for name in fields}
 
 
-def _run_folder(source: str) -> pathlib.Path:
+def run_folder(source: str) -> pathlib.Path:
     """The run's folder of a path that may name one of its checkpoints."""
     path = pathlib.Path(source)
     return next((folder for folder in (path, *path.parents[:2]) if (folder / VOCABULARY_FILE).is_file()), path)

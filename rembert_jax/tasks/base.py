@@ -148,7 +148,7 @@ class Task(abc.ABC):
       Options: dataclass of its settings.
       model: of which kind its model is (`modeling.models.MODELS`); "base" is the encoder without a pooler.
       loss: what is trained for (`training.objectives.LOSSES`); empty for a family that trains nothing.
-      outputs: what evaluation takes from the model (`training.objectives.OUTPUTS`).
+      outputs: what evaluation takes from the model (`training.objectives.OUTPUTS`); empty for vectors of sentences.
       sides: of a task that looks texts up in others ({side} of the path): what is looked up, and where. Such a task is a
         `tasks.retrieval.Retrieval`.
       row_targets, token_targets: names of what the loss needs of a row beside its tokens, scalars and [length].

@@ -4,7 +4,8 @@
 
 What is missing, empty, hidden or of another number than it should be is listed by name with where it comes from; the rest is
 prepared all the same. `--sources` only prints where each task's data is published; `--fetch` downloads it into the input
-folder first, goes on where it stopped, and compares checksums where they are known.
+folder first, goes on where it stopped, and compares checksums where they are known. `--artificial` writes all in artificial
+languages instead, which stand in for English and three others of each task.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pathlib
 from collections.abc import Sequence
 
 from rembert_jax.tools import command_line
-from rembert_jax.xtreme import conllu, origins, prepare
+from rembert_jax.xtreme import artificial, conllu, origins, prepare
 from rembert_jax.xtreme.benchmark import TASKS
 
 
@@ -45,12 +46,18 @@ def run(options: argparse.Namespace) -> str:
         return sources()
     if options.fetch:
         fetch(options)
-    manifest = prepare.prepare(options.input, options.output, options.tasks, options.protocol, options.tfds_data_dir)
+    if options.artificial:
+        manifest = artificial.write(options.output, options.size)
+    else:
+        manifest = prepare.prepare(
+            options.input, options.output, options.tasks, options.protocol, options.tfds_data_dir
+        )
     counts: dict[str, list[int]] = {}
     for name, file in manifest["files"].items():
         counts.setdefault(name.partition("/")[0], []).append(file["records"])
     lines = [f"{task}: {len(numbers)} files, {sum(numbers):,} records" for task, numbers in counts.items()]
-    remarks = [f"{name}: {remark}" for name, file in manifest["files"].items() for remark in file["remarks"]]
+    said = {} if options.artificial else manifest["files"]
+    remarks = [f"{name}: {remark}" for name, file in said.items() for remark in file["remarks"]]
     problems = {f"Problems of {task}": texts for task, texts in manifest["problems"].items()}
     for title, found in {"Remarks": remarks, **problems}.items():
         if found:
@@ -70,6 +77,8 @@ def parser() -> argparse.ArgumentParser:
     add("--protocol", default="official", choices=conllu.PROTOCOLS, help="tokens of udpos (docs/xtreme.md)")
     add("--tfds_data_dir", metavar="DIR", help="take what is not found as a file from datasets that TFDS prepared here")
     add("--fetch", action="store_true", help="download into --input first")
+    add("--artificial", action="store_true", help="write all tasks in artificial languages; nothing is read")
+    add("--size", type=int, default=4000, help="of --artificial: examples to train on; an eighth of it to test on")
     add("--sources", action="store_true", help="print where the data is published, and prepare nothing")
     return result
 

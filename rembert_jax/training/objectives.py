@@ -106,6 +106,11 @@ OUTPUTS: dict[str, Callable[[Any], dict[str, jax.Array]]] = {
 """What the evaluation of a task may take from the output of its model (`tasks.base.Task.outputs`)."""
 
 
+def task_outputs(model: nn.Module, outputs: str) -> Callable[[Params, Batch], dict[str, jax.Array]]:
+    """What the evaluation of a task takes, from parameters and a batch."""
+    return lambda params, batch: OUTPUTS[outputs](task_output(model, params, batch, None))
+
+
 def task(model: nn.Module, loss: str = "labels") -> Objective:
     """Objective over batches of rows of a task."""
 

@@ -172,14 +172,17 @@ def fine_tuning(
     labels = {"num_labels": num_labels} if "num_labels" in model.__dataclass_fields__ else {}
     model = model(model_config, execution=execution, **labels)
     length = task.max_length
+    outputs: Callable[[Params, Batch], Any]
+    if kind.outputs:
+        outputs = objectives.task_outputs(model, kind.outputs)
+    else:
+        outputs = objectives.sentence_vectors(model, range(model_config.num_hidden_layers + 1), "mean")
     row: Shapes = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), ((length,), jnp.int32))
     row |= dict.fromkeys(kind.row_targets, ((), jnp.int32)) | dict.fromkeys(kind.token_targets, ((length,), jnp.int32))
     return Program(
         model=model,
         objective=objectives.task(model, kind.loss),
-        outputs=lambda params, batch: objectives.OUTPUTS[kind.outputs](
-            objectives.task_output(model, params, batch, None)
-        ),
+        outputs=outputs,
         batch=_abstract_batch(row, training.batch_size, mesh),
         optimizer=optimizer,
         total_steps=total_steps,

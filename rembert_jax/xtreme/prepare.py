@@ -17,7 +17,7 @@ from typing import Any
 
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
-from rembert_jax.xtreme import conllu, expected, files, origins, readers, tfds_sources
+from rembert_jax.xtreme import conllu, expected, origins, readers, tfds_sources
 from rembert_jax.xtreme.benchmark import LASER_CODES, TASKS
 from rembert_jax.xtreme.files import FileError
 from rembert_jax.xtreme.readers import Record
@@ -67,7 +67,7 @@ TRAINED_ON = ("train",)
 
 
 @dataclasses.dataclass
-class _File:
+class File:
     """A prepared file: its records, and what is said of them."""
 
     name: str
@@ -115,7 +115,7 @@ def prepare(
                     missing += [f"{split}-{language}"] * needed
                     continue
                 for file in prepared:
-                    found[file.name] = _write(file, output, expected.count(task, split, language))
+                    found[file.name] = write(file, output, expected.count(task, split, language))
                     wrong += _problems(file, found[file.name]["expected"])
                 if split == "test":
                     _write_labels(task, language, prepared, output)
@@ -160,9 +160,7 @@ def _find(source: pathlib.Path, task: str, split: str, language: str) -> list[pa
     return []
 
 
-def _read(
-    task: str, split: str, language: str, paths: Sequence[pathlib.Path], protocol: conllu.Protocol
-) -> list[_File]:
+def _read(task: str, split: str, language: str, paths: Sequence[pathlib.Path], protocol: conllu.Protocol) -> list[File]:
     name = f"{task}/{split}-{language}"
     if task == "bucc2018":
         english, gold = (paths[0].with_suffix(suffix) for suffix in (".en", ".gold"))
@@ -170,8 +168,8 @@ def _read(
         if gold.is_file():
             readers.add_translations(sources, translations, gold)
         return [
-            _File(f"{name}.source", sources, [paths[0]], []),
-            _File(f"{name}.english", translations, [english, *([gold] if gold.is_file() else [])], []),
+            File(f"{name}.source", sources, [paths[0]], []),
+            File(f"{name}.english", translations, [english, *([gold] if gold.is_file() else [])], []),
         ]
     if task == "tatoeba":
         english = paths[0].with_suffix(".eng")
@@ -182,26 +180,26 @@ def _read(
         rows, said = _read_file(task, path, language, protocol)
         records += rows
         remarks += said
-    return [_File(name, records, list(paths), remarks)]
+    return [File(name, records, list(paths), remarks)]
 
 
-def _read_tfds(task: str, split: str, language: str, data_dir: str, protocol: conllu.Protocol) -> list[_File]:
+def _read_tfds(task: str, split: str, language: str, data_dir: str, protocol: conllu.Protocol) -> list[File]:
     name = f"{task}/{split}-{language}"
     if task == "tatoeba":
         sources, translations, remarks = tfds_sources.read_tatoeba(language, data_dir)
         return _tatoeba_files(name, sources, translations, [[], []], remarks)
     records, remarks = tfds_sources.read(task, split, language, data_dir, protocol)
-    return [_File(name, records, [], remarks)]
+    return [File(name, records, [], remarks)]
 
 
 def _tatoeba_files(
     name: str, sources: list[Record], translations: list[Record], paths: list[list[pathlib.Path]], remarks: list[str]
-) -> list[_File]:
+) -> list[File]:
     said = [*remarks, "sorted, as XTREME hands them out"]
     labelled = [{**record, "translations": [record["id"]]} for record in _sorted(translations)]
     return [
-        _File(f"{name}.source", sources, paths[0], remarks),
-        _File(f"{name}.english", labelled, paths[1], said),
+        File(f"{name}.source", sources, paths[0], remarks),
+        File(f"{name}.english", labelled, paths[1], said),
     ]
 
 
@@ -226,7 +224,7 @@ def _read_file(
     return readers.read_squad(path, TYDI_NAMES[language] if several else ""), []
 
 
-def _write(file: _File, output: pathlib.Path, number: int | None) -> dict[str, Any]:
+def write(file: File, output: pathlib.Path, number: int | None) -> dict[str, Any]:
     """Writes a file and returns its entry in the manifest."""
     path = output / f"{file.name}.array_record"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -255,7 +253,7 @@ def read_records(path: pathlib.Path) -> list[Record]:
         reader.close()
 
 
-def _problems(file: _File, number: int | None) -> list[str]:
+def _problems(file: File, number: int | None) -> list[str]:
     found = []
     if not file.records:
         found.append("is empty")
@@ -276,17 +274,13 @@ def _problems(file: _File, number: int | None) -> list[str]:
     return [f"{file.name} {text}" for text in found]
 
 
-def _write_labels(task: str, language: str, prepared: Sequence[_File], output: pathlib.Path) -> None:
+def _write_labels(task: str, language: str, prepared: Sequence[File], output: pathlib.Path) -> None:
     """What a test set is scored against, in the official layout."""
     target = output / "labels" / task / f"test-{language}.{TASKS[task].suffix}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    if task == "bucc2018":
-        gold = prepared[0].sources[0].with_suffix(".gold")
-        if gold.is_file():
-            pairs = sorted(files.read_pairs(gold))
-            target.write_text("".join(f"{one}\t{other}\n" for one, other in pairs), encoding="utf-8")
-        return
-    # Of Tatoeba the English side, whose ids are the numbers of the lines before it was sorted.
+    # Of retrieval the English side; of Tatoeba its ids are the numbers of the lines before it was sorted.
+    if task == "bucc2018" and not all("translations" in record for record in prepared[-1].records):
+        return  # Its pairs are not there.
     target.write_text(LABEL_WRITERS[TASKS[task].kind](prepared[-1].records), encoding="utf-8")
 
 
@@ -301,4 +295,7 @@ LABEL_WRITERS: Mapping[str, Callable[[Sequence[Record]], str]] = {
     "tags": lambda records: "\n".join("".join(f"{tag}\n" for tag in record["tags"]) for record in records),
     "answers": _squad_form,
     "indices": lambda records: "".join(f"{record['id']}\n" for record in records),
+    "pairs": lambda records: "".join(
+        sorted(f"{source}\t{record['id']}\n" for record in records for source in record["translations"])
+    ),
 }

@@ -1,23 +1,24 @@
 """XTREME shrunken: official files, the shipped configs, and the scorer, one after the other."""
 
-import importlib.util
 import json
 import pathlib
+import re
+import shutil
 
+import filelock
 import numpy as np
 import pytest
-from helpers import ROOT, with_changes
 
 from rembert_jax.data import synthetic
+from rembert_jax.errors import RemBertError
 from rembert_jax.experiments import run
-from rembert_jax.tools import prepare_xtreme, xtreme_score
+from rembert_jax.tools import prepare_xtreme, xtreme_run
+from rembert_jax.training.settings import TrainingError
 from rembert_jax.xtreme import files
 from rembert_jax.xtreme.benchmark import IOB2, TASKS, UPOS
 
 WORDS = synthetic.document("qaa", "train", 0).split()
 LANGUAGES = {"en": "english", "de": "german", "fi": "finnish"}
-CONFIGS = {task: {"xquad": "squad", "mlqa": "squad"}.get(task, task) for task in TASKS}
-"""Task to the config that predicts it."""
 LOOKED_UP = ("de", "fr")
 OTHERS = {"tydiqa": ("en", "fi"), "bucc2018": LOOKED_UP, "tatoeba": LOOKED_UP}
 """Task to the languages that it is shrunken to, where these are not en and de."""
@@ -115,6 +116,10 @@ def official_files(rng):
     return found
 
 
+SMALL = ["task.max_length=32", "task.options.doc_stride=8", "task.options.max_query_length=6"]
+"""What the small model has positions for."""
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """The output of `tools.prepare_xtreme` for two languages of each task."""
@@ -127,31 +132,40 @@ def data(tmp_path_factory):
     return folder / "prepared"
 
 
-def config_of(name, data, pretrained, languages):
-    path = ROOT / "configs" / "xtreme" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"xtreme_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(f"data={data},init_from={pretrained},languages={languages},smoke").to_dict()
-    changes = {}
-    for stage, section in config["stages"].items():
-        changes[f"stages.{stage}.task.max_length"] = 32  # What the small model has positions for.
-        if "doc_stride" in section["task"].get("options", {}):
-            sizes = {"doc_stride": 8, "max_query_length": 6}
-            changes |= {f"stages.{stage}.task.options.{key}": value for key, value in sizes.items()}
-    return with_changes(config, changes)
+def command(data, checkpoint, workdir, *flags):
+    given = [f"--checkpoint={checkpoint}", f"--data={data}", f"--workdir={workdir}", "--smoke", "--allow_missing"]
+    return xtreme_run.parser().parse_args([*given, "--compile_cache=off", "--set", *SMALL, *flags])
 
 
 @pytest.mark.long
-def test_every_task_trains_and_its_predictions_are_scored(data, pretrained, tmp_path, one_device, capsys):
-    results = {}
-    for name in sorted(set(CONFIGS.values())):
-        languages = OTHERS.get(name, ("en", "de"))
-        results |= run.run(config_of(name, data, pretrained[0], " ".join(languages)), tmp_path / "runs" / name)
-    xtreme_score.main(["--predictions", str(tmp_path / "runs"), "--labels", str(data / "labels"), "--output",
-                       str(tmp_path / "scores" / "results.json")])  # fmt: skip
-    scored = json.loads((tmp_path / "scores" / "results.json").read_text())["tasks"]
-    assert set(scored) == set(TASKS)
+def test_the_benchmark_is_run_stopped_and_goes_on_and_what_fails_leaves_the_rest(
+    data, pretrained, tmp_path, one_device, capsys, monkeypatch, caplog
+):
+    options = command(data, pretrained[0], tmp_path / "runs")
+    real, started = run.run, []
+
+    def stopped(config, folder):
+        started.append(folder.name)
+        if folder.name == "panx":
+            raise OSError(28, "No space left on device")
+        if folder.name == "tatoeba":
+            raise KeyboardInterrupt
+        return real(config, folder)
+
+    monkeypatch.setattr(run, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        xtreme_run.run(options)
+    assert started == ["pawsx", "xnli", "panx", "udpos", "bucc2018", "tatoeba"]
+    assert "No space left on device" in (tmp_path / "runs" / "panx" / "failure.txt").read_text()
+
+    started.clear()
+    monkeypatch.setattr(run, "run", lambda config, folder: started.append(folder.name) or real(config, folder))
+    assert xtreme_run.run(options)
+    assert started == ["panx", "tatoeba", "squad", "tydiqa"], "what was not finished"
+    assert not (tmp_path / "runs" / "panx" / "failure.txt").exists()
+    results = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("results.json")}
+    scored = results["scores"]["tasks"]
+    assert set(scored) == set(TASKS) and "| **this run** |" in capsys.readouterr().out
     for task in TASKS:
         languages = OTHERS.get(task, ("en", "de"))
         assert set(scored[task]["languages"]) == set(languages)
@@ -168,6 +182,73 @@ def test_every_task_trains_and_its_predictions_are_scored(data, pretrained, tmp_
     assert accuracies["accuracy"] == accuracies["accuracy_2"] and "accuracy_0" in accuracies
     # An encoder's embedding finds the same words in another order, and hence its own copy.
     assert by_layer[0] > 0.6 and accuracies["accuracy_0"] > 0.6
+
+    started.clear()
+    assert xtreme_run.run(options) and not started, "everything is finished"
+    with pytest.raises(TrainingError, match=r"is of another command; .*\n  seed: 0 -> 1"):
+        xtreme_run.run(command(data, pretrained[0], tmp_path / "runs", "--seed=1"))
+
+
+def test_what_is_wrong_with_any_task_is_listed_before_the_first_step(
+    data, pretrained, tmp_path, one_device, monkeypatch
+):
+    monkeypatch.setattr(run, "run", None)
+    broken = tmp_path / "data"
+    shutil.copytree(data, broken)
+    (broken / "xnli" / "test-de.array_record").unlink()
+    (broken / "tatoeba" / "test-fr.english.array_record").write_bytes(b"nothing")
+    (broken / "squad" / "dev-en.array_record").unlink()
+    options = command(broken, pretrained[0], tmp_path / "runs")
+    options.allow_missing, options.languages = False, ["en", "de", "fr"]
+    with pytest.raises(TrainingError) as refused:
+        xtreme_run.run(options)
+    lines = str(refused.value).splitlines()
+    for expected in (
+        "xnli: no file for language 'de', split 'test'",
+        "no example for language 'fr', split 'test'",
+        "squad: no file for language 'en', split 'dev'",
+    ):
+        assert sum(expected in line for line in lines) == 1, str(refused.value)
+    assert any(
+        line.startswith("  tatoeba: ") and "test-fr.english.array_record: no array_record" in line for line in lines
+    )
+    assert lines[0].endswith(f"{len(lines) - 1} problems; nothing was started")
+    assert not list((tmp_path / "runs").glob("*/"))
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(data, pretrained, tmp_path, one_device, capsys):
+    options = command(data, pretrained[0], tmp_path / "runs", "--dry_run", "--tasks", "xquad", "tatoeba")
+    assert xtreme_run.run(options)
+    rows = {line.split("|")[2].strip(): line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")}
+    assert set(rows) == {"stage", "---", "tatoeba", "squad", "xquad"}, "and not mlqa"
+    examples = json.loads((data / "manifest.json").read_text())["files"]
+    cells = [cell.strip() for cell in rows["tatoeba"].split("|")]
+    assert cells[5] == str(2 * 2 * examples["tatoeba/test-de.source"]["records"]) and cells[6] == "2"
+    cells = [cell.strip() for cell in rows["squad"].split("|")]
+    assert int(cells[4]) == int(cells[3]) // 4, "steps of four rows, once through"
+    assert re.fullmatch(r"\d+:\d\d", cells[7])
+    assert not list((tmp_path / "runs").glob("*/"))
+
+
+def test_commands_that_make_no_sense_are_refused(data, pretrained, tmp_path, one_device):
+    for flags, message in (
+        (("--set", "training.batchsize=3"), r"training\.batchsize: no stage has this setting"),
+        (("--set", "mesh"), "--set mesh: expected KEY=VALUE"),
+        (("--setting=large",), "setting=large: expected one of rembert"),
+        (("--languages", "xx"), "--languages xx: no task has it; expected some of af, ar"),
+        (("--languages", "en"), "--languages: bucc2018 has none of them; it has de, fr, ru, zh"),
+    ):
+        with pytest.raises(RemBertError, match=message):
+            xtreme_run.run(command(data, pretrained[0], tmp_path / "runs", *flags))
+    with pytest.raises(
+        RemBertError, match=r"--checkpoint=\./nowhere: neither a run nor a folder of transformers nor the id"
+    ):
+        xtreme_run.run(command(data, "./nowhere", tmp_path / "runs"))
+    with (
+        filelock.FileLock(tmp_path / "runs" / ".xtreme_run.lock"),
+        pytest.raises(TrainingError, match="another xtreme_run"),
+    ):
+        xtreme_run.run(command(data, pretrained[0], tmp_path / "runs"))
 
 
 def test_predictions_of_two_runs_for_one_language_are_refused(tmp_path):
