@@ -43,6 +43,8 @@ FOLDERS = "tests/interop/test_huggingface.py tests/interop/test_untrusted_folder
 VOCABULARY, PIPELINE = "tests/tokenization/test_tokenization.py", "tests/data/test_pipeline.py"
 MIXTURE, PACKING = "tests/data/test_mixture.py", "tests/data/test_packing.py"
 MASKING, TAGGING = "tests/data/test_masking.py", "tests/tasks/test_token_classification.py"
+RETRIEVAL, RETRIEVER = "tests/tasks/test_retrieval.py", "tests/training/test_retrieval.py"
+RETRIEVAL_STAGE, WHOLE = "tests/experiments/test_retrieval.py", "tests/experiments/test_xtreme.py"
 ANSWERS = "tests/tasks/test_question_answering.py"
 ATTENTION, LOSS = "tests/ops/test_attention.py", "tests/ops/test_vocabulary_loss.py"
 GRADIENTS = "tests/training/test_gradients.py"
@@ -197,6 +199,24 @@ MUTATIONS = [
     Mutation("tasks/question_answering.py", "first < end and last > begin", "first <= end and last >= begin", ANSWERS),
     Mutation("tasks/question_answering.py", "-(-(context - room) // self.options.doc_stride)",
              "(context - room) // self.options.doc_stride", ANSWERS),
+    Mutation("tasks/retrieval.py", "match.score >= threshold", "match.score > threshold", RETRIEVAL),
+    Mutation("tasks/retrieval.py", "first.setdefault(example[field], number)", "first[number] = number", RETRIEVAL),
+    Mutation("training/objectives.py", "weights = mask[:, :, None]", "weights = jnp.ones_like(mask)[:, :, None]", RETRIEVER),
+    Mutation("training/objectives.py", "states[layer], batch", "states[-1], batch", RETRIEVER),
+    Mutation("training/retrieval.py", "search.hold(vectors[:, place])", "search.hold(vectors[:, 0])", RETRIEVER),
+    Mutation("training/retrieval.py", "kept[1][one.source]", "one.source", RETRIEVER),
+    Mutation("training/retrieval.py", "layers[start : start + at_once]", "layers[start : start + 1]", RETRIEVER),
+    Mutation("training/search.py", "held.first, self._seen", "0, self._seen", "tests/training/test_search.py"),
+    Mutation("training/search.py", "self._seen += count", "self._seen += self._block", "tests/training/test_search.py"),
+    Mutation("experiments/retrieval.py", "best = max(layers", "best = min(layers", RETRIEVAL_STAGE),
+    Mutation("experiments/retrieval.py", "thresholds[best], f", "thresholds[layers[-1]], f", RETRIEVAL_STAGE),
+    Mutation("experiments/xtreme.py", "if job.is_finished(folder):\n            logger", "if False:\n            logger",
+             WHOLE),
+    Mutation("experiments/xtreme.py", "stage in tasks or stage in trained", "True", WHOLE),
+    Mutation("xtreme/prepare.py", '"translations": [record["id"]]', '"translations": ["0"]',
+             "tests/tools/test_prepare_xtreme.py"),
+    Mutation("data/synthetic_tasks.py", '(label == "contradiction")', '(label == "entailment")',
+             "tests/data/test_synthetic_tasks.py"),
     Mutation("experiments/run.py", "stored != stage.labels", "False", "tests/experiments/test_prediction.py"),
     Mutation("training/checkpoint.py", "if task_head and fresh:", "if False:", "tests/experiments/test_prediction.py"),
     Mutation("training/checkpoint.py", "if task_head or not name.startswith(TASK_HEADS)", "if not name.startswith(TASK_HEADS)",

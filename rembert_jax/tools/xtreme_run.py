@@ -132,12 +132,20 @@ def _encoder(options: argparse.Namespace, root: pathlib.Path) -> str:
             ) from error
     target = root / "encoder"
     if jax.process_index() == 0 and not _is_checkpoint(target):
-        given = ["--from=hf", "--to=jax", f"--input={options.checkpoint}", f"--output={target}"]
-        convert.convert(
-            convert.parser().parse_args([*given, *([f"--revision={options.revision}"] * bool(options.revision))])
-        )
+        _convert(options, target)
     processes.gather("")
     return str(target)
+
+
+def _convert(options: argparse.Namespace, target: pathlib.Path) -> None:
+    """Leaves the encoder, without whatever head it has; a pooler that is not there starts afresh, as it does in a task."""
+    given = ["--from=hf", "--to=jax", "--head=base", f"--input={options.checkpoint}", f"--output={target}"]
+    given += [f"--revision={options.revision}"] if options.revision else []
+    reading = convert.parser().parse_args([*given, "--drop", "cls", "classifier", "qa_outputs"])
+    opened = convert.OPENERS["hf"](reading)
+    if not any("pooler" in name for name in opened.source.shapes):
+        reading.init = ["pooler"]
+    convert.convert(reading)
 
 
 def _is_checkpoint(folder: pathlib.Path) -> bool:

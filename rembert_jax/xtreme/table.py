@@ -124,7 +124,8 @@ def plot_bars(results: Mapping[str, Any], target: pathlib.Path, name: str = "thi
     """Scores of the tasks with their intervals, beside published ones."""
     tasks = list(results["tasks"])
     models = {model: [published.score(model, task) for task in tasks] for model in published.PUBLISHED}
-    figure, axes = plt.subplots(figsize=(2 + 1.3 * len(tasks), 4), layout="constrained")
+    # Room for the legend above, whatever the number of tasks.
+    figure, axes = plt.subplots(figsize=(max(6.5, 2 + 1.3 * len(tasks)), 4), layout="constrained")
     width = 0.8 / (1 + len(models))
     own = [results["tasks"][task] for task in tasks]
     errors = np.array([[one["score"] - one["interval"][0], one["interval"][1] - one["score"]] for one in own]).T

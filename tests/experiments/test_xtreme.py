@@ -12,7 +12,7 @@ import pytest
 from rembert_jax.data import synthetic
 from rembert_jax.errors import RemBertError
 from rembert_jax.experiments import run
-from rembert_jax.tools import prepare_xtreme, xtreme_run
+from rembert_jax.tools import convert, prepare_xtreme, xtreme_run
 from rembert_jax.training.settings import TrainingError
 from rembert_jax.xtreme import files
 from rembert_jax.xtreme.benchmark import IOB2, TASKS, UPOS
@@ -228,6 +228,18 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(data, pretrained, tm
     assert int(cells[4]) == int(cells[3]) // 4, "steps of four rows, once through"
     assert re.fullmatch(r"\d+:\d\d", cells[7])
     assert not list((tmp_path / "runs").glob("*/"))
+
+
+@pytest.mark.parametrize("head", [["--head=base", "--init", "pooler", "--drop", "cls"], []])
+def test_a_folder_of_transformers_is_a_checkpoint_too(data, pretrained, tmp_path, one_device, head):
+    convert.main(["--from=jax", "--to=hf", f"--input={pretrained[0]}", f"--output={tmp_path / 'hf'}", *head])
+    for checkpoint, workdir in ((tmp_path / "hf", "runs"), (pretrained[0], "own")):
+        options = command(data, checkpoint, tmp_path / workdir, "--tasks", "tatoeba")
+        options.set = SMALL[:1]
+        assert xtreme_run.run(options)
+    for language in LOOKED_UP:
+        name = f"tatoeba/tatoeba/predictions/test-{language}.tsv"
+        assert (tmp_path / "runs" / name).read_text() == (tmp_path / "own" / name).read_text()
 
 
 def test_commands_that_make_no_sense_are_refused(data, pretrained, tmp_path, one_device):

@@ -36,6 +36,19 @@ def read(path):
     return open_examples(_config(path=str(path)), "de", "train")
 
 
+def test_files_of_a_language_are_joined_in_the_order_of_their_names(tmp_path):
+    for name, form in (("b", "zwei"), ("a", "eins"), ("c", "drei")):
+        (tmp_path / f"de-{name}.conllu").write_text(_row(1, form, "NUM") + "\n")
+    found = open_examples(_config(path=str(tmp_path / "{language}-*.conllu")), "de", "train")
+    assert [example["tokens"] for example in found] == [["eins"], ["zwei"], ["drei"]]
+
+
+def test_a_family_without_classes_needs_no_names_of_them():
+    options = {"text_fields": ("question", "context"), "label_field": "answers", "max_length": 384}
+    config = _config(kind="question_answering", source="jsonl", **options)
+    assert open_task(config, NumberTokenizer()).labels == ()
+
+
 @pytest.mark.parametrize("end", ["", "\n", "\n\n"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_conllu_words_without_ranges_and_empty_nodes(tmp_path, end, newline):

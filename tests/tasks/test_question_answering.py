@@ -82,6 +82,21 @@ def test_spans_that_end_before_they_begin_or_are_too_long_are_none():
     assert found[0].text in {"12", "13"} or found[0].score < 9.0
 
 
+@pytest.mark.parametrize(("longest", "expected"), [(3, "11 12 13"), (2, "12 13")])
+def test_an_answer_may_be_just_as_long_as_allowed(longest, expected):
+    task, example = _task(max_answer_length=longest), _example()
+    found = task.merge(example, *_outputs(task, example, (0, 1, 3, 9.0), (0, 2, 3, 8.0)))
+    assert found[0].text == expected
+
+
+def test_where_no_span_is_possible_there_is_no_answer():
+    task, example = _task(n_best=1), _example(context="10 11", answers=("11",))
+    rows, (output,) = _outputs(task, example, (0, 0, 1, 1.0))
+    output["start_logits"][5], output["end_logits"][4] = 50.0, 50.0  # The best start lies behind the best end.
+    (found,) = task.merge(example, rows, [output])
+    assert found == Answer("", 2 * LOW)
+
+
 def test_only_the_best_ends_are_joined_and_kept():
     task, example = _task(n_best=1), _example()
     assert task.merge(example, *_outputs(task, example, (0, 1, 2, 3.0))) == [Answer("11 12", 6.0)]
@@ -146,6 +161,8 @@ def test_baseline_is_where_answers_usually_stand():
     guess = _task().baseline(train)
     assert guess(_example(question="99"))[0].text == "12 13"
     assert guess(_example(context="20 21 22 23", answers=("20",)))[0].text == "21 22"
+    last = _task().baseline([_example(answers=("16 17",))])
+    assert last(_example(context="20 21", answers=("20",)))[0].text == "21", "no more than there is"
 
 
 CONTEXTS = {

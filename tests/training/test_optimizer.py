@@ -247,6 +247,7 @@ def test_muon_levels_the_singular_values_of_a_matrix_and_leaves_the_rest_to_adam
     muon = one_update(params, gradients, name="muon", weight_decay=0.0)
     adam = one_update(params, gradients, name="adamw", weight_decay=0.0)
     assert jax.tree.leaves(matrices(params)) == [False, False, False, True]  # classifier, decoder, bias, kernel
+    assert jax.tree.leaves(matrices({"qa_outputs": {"kernel": jnp.zeros((48, 2))}})) == [False]
 
     # -U V^T, each singular value of which the iteration leaves between 0.68 and 1.13 (Jordan 2024), times
     # 0.2 sqrt(max(48, 16)), so that the root mean square of the update is that of Adam, and times the learning rate.
