@@ -3,10 +3,16 @@
 import json
 
 import pytest
+from helpers import NumberTokenizer
 
+from rembert_jax import schema
 from rembert_jax.data import synthetic
 from rembert_jax.errors import RemBertError
 from rembert_jax.experiments import run
+from rembert_jax.experiments.retrieval import Sides, _choose
+from rembert_jax.tasks.base import TaskConfig
+from rembert_jax.tasks.datasets import open_task
+from rembert_jax.tasks.retrieval import Match
 from rembert_jax.training.retrieval import Retriever
 
 
@@ -80,3 +86,26 @@ def test_what_cannot_be_looked_up_is_refused_before_anything_is_encoded(config, 
     ):
         with pytest.raises(RemBertError, match=message):
             run.run(wrong, tmp_path / str(number))
+
+
+class Guesses:
+    """Stands for a retriever: by layer the pairs that it finds, all with their score."""
+
+    def __init__(self, by_layer):
+        self.by_layer = by_layer
+
+    def matches(self, params, english, sources, layers):
+        for layer in layers:
+            yield layer, [Match(score, source, target) for score, source, target in self.by_layer[layer]]
+
+
+def test_the_layer_with_the_best_mean_over_languages_is_chosen_and_its_thresholds_are_kept(config):
+    task = open_task(schema.from_mapping(TaskConfig, config["task"], "task"), NumberTokenizer())
+    english = [{"id": f"e{number}", "translations": [f"s{number}"]} for number in range(2)]
+    sides = {"de": Sides(english, [{"id": "s0"}, {"id": "s1"}]), "fr": Sides(english, [{"id": "s0"}, {"id": "s1"}])}
+    # Layer 1 finds both pairs, layers 0 and 2 one and a wrong one, which the threshold leaves out.
+    half, whole = [(3.0, 0, 0), (2.0, 0, 1)], [(5.0, 1, 1), (4.0, 0, 0)]
+    choice = _choose(task, Guesses([half, whole, half]), None, sides, 2)
+    assert choice.layer == 1 and choice.thresholds == {"de": 4.0, "fr": 4.0}
+    assert [choice.dev["average"][f"f1_{layer}"] for layer in range(3)] == pytest.approx([2 / 3, 1.0, 2 / 3])
+    assert _choose(task, Guesses([half, half, half]), None, sides, 2).layer == 0, "of equal ones the lowest"
