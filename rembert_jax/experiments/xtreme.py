@@ -26,6 +26,7 @@ from rembert_jax.tasks.retrieval import Retrieval
 from rembert_jax.tokenization import RemBertTokenizer
 from rembert_jax.training import hooks, timing
 from rembert_jax.training.settings import TrainingError
+from rembert_jax.xtreme import prepare
 from rembert_jax.xtreme.benchmark import TASKS
 
 logger = logging.getLogger(__name__)
@@ -176,6 +177,8 @@ def problems(jobs: Sequence[Job], folder: pathlib.Path) -> list[str]:
             settings_too = str(error).removeprefix("stage ")
             texts += [settings_too] if settings_too not in texts else []
         found += dict.fromkeys(texts)  # SQuAD's development set is its test set too.
+        lacking = [stage for stage in job.parsed if any(text.startswith(f"{stage}: no file for") for text in texts)]
+        found += [f"{stage}: its data comes from {prepare.origin_of(stage)}" for stage in lacking]
     return found
 
 

@@ -207,6 +207,7 @@ def test_what_is_wrong_with_any_task_is_listed_before_the_first_step(
         "xnli: no file for language 'de', split 'test'",
         "no example for language 'fr', split 'test'",
         "squad: no file for language 'en', split 'dev'",
+        "squad: its data comes from https://",
     ):
         assert sum(expected in line for line in lines) == 1, str(refused.value)
     assert any(
