@@ -65,6 +65,6 @@ def test_synthetic_languages_bring_the_sentences_of_their_world(tmp_path):
 
 def test_too_small_a_world_says_so(monkeypatch):
     monkeypatch.setattr(synthetic, "split_of", lambda sentence: "test")
-    monkeypatch.setattr(synthetic._Speaker, "plain_sentence", lambda speaker: [(speaker.tongue.spec.code, "X")])
+    monkeypatch.setattr(synthetic.Speaker, "plain_sentence", lambda speaker: [(speaker.tongue.spec.code, "X")])
     with pytest.raises(ValueError, match="only 1 sentences of world 0 differ in every language, expected 3"):
         synthetic.translations(3)
