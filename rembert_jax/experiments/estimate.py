@@ -28,6 +28,7 @@ class Work:
       job, stage: names of both.
       trains_on: rows that are trained on, once each epoch; 0 for a stage that trains nothing.
       steps: updates.
+      batch_size: rows of each.
       predicts: rows of all languages' test sets, and of development sets each time they are looked at.
       languages: how many are tested.
       seconds: that it takes by measured steps, or None.
@@ -37,6 +38,7 @@ class Work:
     stage: str
     trains_on: int
     steps: int
+    batch_size: int
     predicts: int
     languages: int
     seconds: float | None = None
@@ -81,7 +83,8 @@ def _work(job: str, stage: str, config: ExperimentConfig, tokenizer: RemBertToke
     if config.training.eval_every and trained and config.task.dev_split:
         looks = steps // config.training.eval_every
         predicted += max(looks - 1, 0) * counts[config.task.dev_split, config.task.train_language]
-    return Work(job, stage, trained, steps, predicted, len(config.task.test_languages))
+    batch_size, languages = config.training.batch_size, len(config.task.test_languages)
+    return Work(job, stage, trained, steps, batch_size, predicted, languages)
 
 
 def _measure(config: ExperimentConfig, model_config: Any) -> tuple[float, float]:

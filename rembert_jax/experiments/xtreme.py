@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 TRAINED_BY = {"xquad": "squad", "mlqa": "squad"}
 """Task to the file of `configs/xtreme` that predicts it, where that has another name."""
+UNTRAINED = ("bucc2018", "tatoeba")
 FAILURE_FILE = "failure.txt"
 
 
@@ -98,9 +99,7 @@ def plan(
 
 def _load(file: pathlib.Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """A config with those of the arguments that it knows."""
-    known = {"data", "init_from", "seed", "smoke"}
-    if TRAINED_BY.get(file.stem, file.stem) not in ("tatoeba", "bucc2018"):
-        known |= {"setting", "learning_rate"}
+    known = {"data", "init_from", "seed", "smoke", *([] if file.stem in UNTRAINED else ["setting"])}
     wanted = {name: value for name, value in arguments.items() if name in known and value}
     given = [name if value is True else f"{name}={value}" for name, value in wanted.items()]
     return sweep.load_config(f"{file}:{','.join(given)}").to_dict()
@@ -183,6 +182,7 @@ def problems(jobs: Sequence[Job], folder: pathlib.Path) -> list[str]:
 
 
 def filled(job: Job, folder: pathlib.Path) -> dict[pathlib.Path, ExperimentConfig]:
+    """The stages of a run by their folders, with "{workdir}" filled in."""
     root = folder / job.name
     return {
         root / stage: settings.resolve(workdir.fill(schema.to_mapping(config), str(root)))

@@ -14,6 +14,7 @@ scores: results.json, results.md and two figures.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import pathlib
 import signal
 import sys
@@ -83,8 +84,7 @@ def _run_locked(options: argparse.Namespace, root: pathlib.Path) -> bool:
     weights: dict[str, float] = {}
     for one in estimate.work(jobs, root):
         # A row costs three times as much to train on as to predict.
-        size = _batch_size(jobs, one)
-        weights[one.job] = weights.get(one.job, 0.0) + 3.0 * one.steps * size + one.predicts
+        weights[one.job] = weights.get(one.job, 0.0) + 3.0 * one.steps * one.batch_size + one.predicts
     failures = xtreme.run_all(jobs, root, weights)
     if jax.process_index() == 0:
         _score(options, root, jobs)
@@ -95,14 +95,10 @@ def _run_locked(options: argparse.Namespace, root: pathlib.Path) -> bool:
     return not failures
 
 
-def _batch_size(jobs: Sequence[Job], one: estimate.Work) -> int:
-    """Rows of a step of a stage."""
-    return next(job.parsed[one.stage].training.batch_size for job in jobs if job.name == one.job)
-
-
 def _command(options: argparse.Namespace) -> dict[str, str]:
     """What decides the results."""
-    return {name: str(getattr(options, name)) for name in ("checkpoint", "data", "setting", "seed", "set", "smoke")}
+    names = ("checkpoint", "revision", "data", "setting", "seed", "set", "smoke")
+    return {name: str(getattr(options, name)) for name in names}
 
 
 def _check_command(options: argparse.Namespace, root: pathlib.Path) -> None:
@@ -130,7 +126,9 @@ def _encoder(options: argparse.Namespace, root: pathlib.Path) -> str:
                 f"--checkpoint={options.checkpoint}: neither a run nor a folder of transformers nor the id of a repository "
                 f"({error})"
             ) from error
-    target = root / "encoder"
+    # Of its own name, lest a dry run of one checkpoint serve another.
+    name = hashlib.sha256(f"{options.checkpoint} {options.revision}".encode()).hexdigest()[:12]
+    target = root / f"encoder-{name}"
     if jax.process_index() == 0 and not _is_checkpoint(target):
         _convert(options, target)
     processes.gather("")

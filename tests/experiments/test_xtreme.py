@@ -243,6 +243,16 @@ def test_a_folder_of_transformers_is_a_checkpoint_too(data, pretrained, tmp_path
         assert (tmp_path / "runs" / name).read_text() == (tmp_path / "own" / name).read_text()
 
 
+def test_a_dry_run_of_one_checkpoint_does_not_serve_another(data, pretrained, tmp_path, one_device):
+    for number, head in enumerate(([], ["--head=base", "--init", "pooler", "--drop", "cls"])):
+        output = tmp_path / f"hf{number}"
+        convert.main(["--from=jax", "--to=hf", f"--input={pretrained[0]}", f"--output={output}", *head])
+        options = command(data, output, tmp_path / "runs", "--tasks", "tatoeba", "--dry_run", "--no_estimate")
+        options.set = SMALL[:1]
+        assert xtreme_run.run(options)
+        assert len(list((tmp_path / "runs").glob("encoder-*"))) == number + 1
+
+
 def test_commands_that_make_no_sense_are_refused(data, pretrained, tmp_path, one_device):
     for flags, message in (
         (("--set", "training.batchsize=3"), r"training\.batchsize: no stage has this setting"),
