@@ -113,15 +113,14 @@ class RetrievalEvaluator:
         return np.concatenate(parts, axis=1)
 
 
-SHORTEST = 64
+SHORTEST = 16
 """Tokens of the shortest rows of a batch that predicts."""
 
 
 def lengths(longest: int) -> list[int]:
-    """The lengths that rows are padded to for prediction: powers of two, then the longest."""
-    return [2**power for power in range(SHORTEST.bit_length() - 1, longest.bit_length()) if 2**power < longest] + [
-        longest
-    ]
+    """The lengths that rows are padded to for prediction: 16, 24, 32, 48, 64, 96 and so on, then the longest."""
+    powers = (2**power for power in range(SHORTEST.bit_length() - 1, longest.bit_length()))
+    return [length for power in powers for length in (power, power * 3 // 2) if length < longest] + [longest]
 
 
 @dataclasses.dataclass
@@ -137,7 +136,8 @@ class TaskEvaluator:
     """Predictions for whole splits and their metrics.
 
     Rows go into batches of rows of about their length, each batch of the same number of rows, so that one compiled function for
-    each length serves all languages. Only the rows that wait for a batch to fill are held.
+    each length serves all languages. Only the rows that wait for a batch to fill are held; those that wait in the end share
+    batches with longer ones.
     """
 
     def __init__(
@@ -165,8 +165,7 @@ class TaskEvaluator:
         unfinished: dict[int, _Open] = {}
         waiting: dict[int, list[tuple[int, int]]] = {length: [] for length in self._lengths}
 
-        def predict(length: int) -> None:
-            chosen, waiting[length] = waiting[length], []
+        def predict(chosen: Sequence[tuple[int, int]], length: int) -> None:
             rows = [self._task.pad(unfinished[number].rows[row], length) for number, row in chosen]
             (batch,) = batch_rows(rows, self._batch_size)
             outputs = {name: np.asarray(value) for name, value in self._predict(params, self._place(batch)).items()}
@@ -184,8 +183,10 @@ class TaskEvaluator:
                 length = next(length for length in self._lengths if len(row["input_ids"]) <= length)
                 waiting[length].append((number, index))
                 if len(waiting[length]) == self._batch_size:
-                    predict(length)
-        for length in self._lengths:
-            if waiting[length]:
-                predict(length)
+                    predict(waiting[length], length)
+                    waiting[length] = []
+        rest = [(one, length) for length in self._lengths for one in waiting[length]]
+        for start in range(0, len(rest), self._batch_size):
+            chosen, longest = zip(*rest[start : start + self._batch_size], strict=True)
+            predict(chosen, longest[-1])
         return [found[number] for number in range(len(examples))]

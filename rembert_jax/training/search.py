@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -165,6 +166,24 @@ def _merge(best, scores, first):
     """The best of those so far, which win where they are equal, and of new scores [block, block]."""
     kept, indices = best
     k = kept.shape[1]
-    new, places = jax.lax.top_k(scores, min(k, scores.shape[1]))
+    new, places = top_k(scores, min(k, scores.shape[1]))
     values, chosen = jax.lax.top_k(jnp.concatenate([kept, new], axis=1), k)
     return values, jnp.take_along_axis(jnp.concatenate([indices, places + first], axis=1), chosen, axis=1)
+
+
+def top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """`jax.lax.top_k` of rows, [N, M] to [N, k], which here sorts 2 sqrt(M k) numbers a row instead of M.
+
+    The k best lie in the k groups of neighbours whose maxima are the best: a group that is not among them has k before it, each
+    with a number as good or better. Taking those groups in the order of their places keeps the first of equal numbers first.
+    """
+    rows, columns = scores.shape
+    size = max(1, int(math.sqrt(columns / k)))
+    groups = -(-columns // size)
+    grouped = jnp.pad(scores, ((0, 0), (0, groups * size - columns)), constant_values=-jnp.inf).reshape(
+        rows, groups, size
+    )
+    chosen = jnp.sort(jax.lax.top_k(grouped.max(2), k)[1], axis=1)
+    inside = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(rows, k * size)
+    values, places = jax.lax.top_k(inside, k)
+    return values, jnp.take_along_axis(chosen, places // size, axis=1) * size + places % size

@@ -138,18 +138,36 @@ def test_metrics_are_by_language_and_their_mean(doubles):
 def test_forty_languages_are_compiled_for_the_lengths_of_rows_alone(doubles):
     _, evaluate, predict = doubles
     evaluate(jnp.int32(2), {f"q{language}": examples(language, 1 + language) for language in range(40)})
-    assert predict._cache_size() == len(evaluators.lengths(200)) == 3
+    assert predict._cache_size() <= len(evaluators.lengths(200)) == 9
+    evaluate(jnp.int32(2), {"qaa": [[[1] * length] for length in range(1, 201) for _ in range(8)]})
+    assert predict._cache_size() == 9
+
+
+def test_what_fills_no_batch_of_its_length_shares_one_with_what_is_longer():
+    shapes = []
+
+    def predict(params, batch):
+        shapes.append(batch["input_ids"].shape)
+        return {"sum": params * batch["input_ids"].sum(1)}
+
+    evaluate = TaskEvaluator(Doubles(), predict, batch_size=4, place=lambda batch: batch)
+    # Four of up to 16 tokens fill one at once; of the others, the shortest four share a batch of 64 tokens a row.
+    given = [[[1] * length] for length in (200, 5, 60, 16, 17, 1, 30, 8, 20)]
+    assert evaluate.predictions(2, given) == [[2 * len(rows[0])] for rows in given]
+    assert shapes == [(4, 16), (4, 64), (4, 200)]
 
 
 def test_rows_are_held_only_while_a_batch_fills(doubles):
     task, evaluate, _ = doubles
-    evaluate.predictions(jnp.int32(2), examples(0, 400))
+    evaluate.predictions(jnp.int32(2), examples(0, 800))
     # Of each length a batch less one may wait, and of their examples the other rows.
-    assert task.most <= 3 * 3 * 8
+    assert task.most <= len(evaluators.lengths(200)) * 3 * 8
 
 
 @pytest.mark.parametrize(
-    ("longest", "expected"), [(40, [40]), (64, [64]), (65, [64, 65]), (128, [64, 128]), (384, [64, 128, 256, 384])]
-)
-def test_lengths_are_powers_of_two_up_to_the_longest(longest, expected):
+    ("longest", "expected"),
+    [(10, [10]), (16, [16]), (17, [16, 17]), (40, [16, 24, 32, 40]), (64, [16, 24, 32, 48, 64]),
+     (384, [16, 24, 32, 48, 64, 96, 128, 192, 256, 384])],
+)  # fmt: skip
+def test_lengths_are_powers_of_two_and_what_lies_between_up_to_the_longest(longest, expected):
     assert evaluators.lengths(longest) == expected

@@ -1,6 +1,7 @@
 """Nearest vectors in blocks: as by brute force, whatever the blocks, ties and sizes."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -50,6 +51,17 @@ def test_of_equally_near_ones_the_first_wins():
     for block in (1, 2, 8):
         found = search.nearest(one, other, 2, block=block)
         assert found.indices.tolist() == [[1, 2], [0, 3]] and np.all(found.scores == 1.0)
+
+
+@pytest.mark.parametrize("columns", [4, 5, 33, 256])
+@pytest.mark.parametrize("k", [1, 4])
+def test_the_best_of_groups_are_the_best_of_all_also_where_numbers_are_equal(columns, k):
+    few = np.random.default_rng(columns).integers(0, 6, (64, columns)).astype(np.float32)
+    few[:3] = -np.inf
+    few[3, 1:] = -np.inf
+    for scores in (few, vectors(0, 64, columns)):
+        for found, expected in zip(search.top_k(jnp.asarray(scores), k), jax.lax.top_k(scores, k), strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_length_does_not_count_and_zeros_are_near_nothing():
