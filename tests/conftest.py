@@ -1,6 +1,6 @@
 """Eight virtual CPU devices, strict broadcasting, run-time checks of array shapes, a tiny model to share, and the rules:
 
-no test takes longer than `LONGEST` unless it is marked `long`, and with NO_SKIPS=1 none is skipped but those on real data.
+no test takes longer than `LONGEST` unless it is marked `long` or `slow`, and with NO_SKIPS=1 none is skipped but those on real data.
 """
 
 import atexit
@@ -72,9 +72,10 @@ def pytest_runtest_makereport(item, call):
     """Turns into failures what the rules of this file forbid."""
     report = yield
     seconds = min(call.duration, item.stash.get(processor_seconds, 0.0))
-    if report.when == "call" and report.passed and seconds > LONGEST and not item.get_closest_marker("long"):
+    may_be_long = item.get_closest_marker("long") or item.get_closest_marker("slow")
+    if report.when == "call" and report.passed and seconds > LONGEST and not may_be_long:
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} took {seconds:.0f} s; make it shorter, or mark it as long"
+        report.longrepr = f"{item.nodeid} took {seconds:.0f} s; make it shorter, or mark it as long or slow"
     return _refuse_skip(report, item.get_closest_marker("real_data") is not None)
 
 

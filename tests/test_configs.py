@@ -155,11 +155,10 @@ def test_docstring_holds_a_command_that_names_the_file(name):
     ) in text and f"configs/{name}" in text
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.smoke if name == "quickstart.py" else [])
+        pytest.param(name, marks=[pytest.mark.long, pytest.mark.smoke] if name == "quickstart.py" else pytest.mark.slow)
         for name in FILES
         if name not in RUN_ELSEWHERE
     ],

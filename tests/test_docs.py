@@ -75,7 +75,7 @@ def test_every_block_is_known():
     assert [kind for kind, _ in BLOCKS].count("python") == 2
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_page_runs_from_top_to_bottom(folder, monkeypatch):
     monkeypatch.chdir(folder)
     for kind, block in BLOCKS:

@@ -11,7 +11,7 @@ import sys
 import pytest
 from helpers import ROOT, process_environment
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 TEXT = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
 COMMANDS = [
     shlex.split(line)

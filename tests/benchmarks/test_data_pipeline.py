@@ -7,7 +7,7 @@ import pytest
 from helpers import run_process
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_tables_and_json_hold_what_was_measured(tmp_path):
     options = ["--languages=3", "--lines=300", "--seconds=0.1", f"--output={tmp_path / 'out.json'}"]
     done = run_process([sys.executable, "benchmarks/data_pipeline.py", "--sizes", "--vocab_size=400", *options])

@@ -36,7 +36,7 @@ def test_the_exponent_is_that_of_the_upper_half(growth):
     assert growth.exponent({10: 1.0, 20: 2.0}) == pytest.approx(1.0)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_table_and_json_hold_what_was_measured(growth, tmp_path, capsys):
     growth.main(
         [

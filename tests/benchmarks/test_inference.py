@@ -29,7 +29,7 @@ def test_what_does_not_fill_a_batch_goes_to_the_next_bucket(inference):
     assert inference.buckets([[7] * 3] * 3, 256) == [(4, 8, [[7] * 3] * 3)], "an eighth of 32 rows holds them"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_table_and_json_hold_what_was_measured(inference, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(inference.util, "find_spec", lambda name: None)  # Without PyTorch.
     inference.main(

@@ -7,7 +7,7 @@ import pytest
 from helpers import run_process
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_every_piece_is_measured_by_every_contender(tmp_path):
     output = tmp_path / "out.json"
     done = run_process([sys.executable, "benchmarks/pieces.py", "--repeats=1", f"--output={output}"])

@@ -7,7 +7,7 @@ import pytest
 from helpers import run_process
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_points_in_time_rise_and_are_in_the_table(tmp_path):
     done = run_process([sys.executable, "benchmarks/start_up.py", "--size=tiny", f"--output={tmp_path / 'out.json'}"])
     assert done.returncode == 0, done.stderr

@@ -49,7 +49,7 @@ print(json.dumps({"scores": result.scores["test"][0], "vectors": model.encode(te
 """
 
 
-@pytest.mark.long  # Importing it takes most of it.
+@pytest.mark.slow  # Importing it takes most of it.
 def test_an_exported_encoder_runs_in_mteb(tiny_config, random_params, tmp_path):
     pytest.importorskip("mteb", reason="needs mteb (pip install '.[torch,harnesses]')")
     train_vocabulary(iter(synthetic_texts(40)), tmp_path / "v.model", vocab_size=300)
