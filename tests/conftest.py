@@ -1,6 +1,6 @@
 """Eight virtual CPU devices, strict broadcasting, run-time checks of array shapes, a tiny model to share, and the rules:
 
-no test takes longer than `LONGEST` unless it is marked `long` or `slow`, and with NO_SKIPS=1 none is skipped but those on real data.
+no test takes longer than `LONGEST` unless it is marked `long` or `slow`; with NO_SKIPS=1 only those on real data are skipped.
 """
 
 import atexit
