@@ -106,7 +106,7 @@ MUTATIONS = [
     Mutation("training/evaluators.py", "one.outputs[index] for index in range(len(one.rows))",
              "value for value in one.outputs.values()", EVALUATORS),
     Mutation("training/evaluators.py", "len(one.outputs) == len(one.rows)", "True", EVALUATORS),
-    Mutation("training/evaluators.py", "predict(chosen, longest[-1])", "predict(chosen, longest[0])", EVALUATORS),
+    Mutation("training/evaluators.py", "predict(chosen, needed[-1])", "predict(chosen, needed[0])", EVALUATORS),
     Mutation("training/evaluators.py", "range(0, len(rest), self._batch_size)", "range(0, 0, self._batch_size)", EVALUATORS),
     Mutation("training/search.py", "jnp.sort(jax.lax.top_k(grouped.max(2), k)[1], axis=1)",
              "jax.lax.top_k(grouped.max(2), k)[1]", "tests/training/test_search.py"),

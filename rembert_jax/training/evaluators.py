@@ -187,6 +187,6 @@ class TaskEvaluator:
                     waiting[length] = []
         rest = [(one, length) for length in self._lengths for one in waiting[length]]
         for start in range(0, len(rest), self._batch_size):
-            chosen, longest = zip(*rest[start : start + self._batch_size], strict=True)
-            predict(chosen, longest[-1])
+            chosen, needed = zip(*rest[start : start + self._batch_size], strict=True)
+            predict(chosen, needed[-1])
         return [found[number] for number in range(len(examples))]

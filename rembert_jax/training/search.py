@@ -178,7 +178,7 @@ def top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     with a number as good or better. Taking those groups in the order of their places keeps the first of equal numbers first.
     """
     rows, columns = scores.shape
-    size = max(1, int(math.sqrt(columns / k)))
+    size = math.isqrt(columns // k)
     groups = -(-columns // size)
     grouped = jnp.pad(scores, ((0, 0), (0, groups * size - columns)), constant_values=-jnp.inf).reshape(
         rows, groups, size

@@ -111,7 +111,7 @@ def test_two_processes_one_killed_then_four_stopped_then_one_are_a_run_like_any_
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_predict_and_look_up_what_one_does(pretrained, tmp_path, started):
     words = synthetic.document("qaa", "train", 0).split()
     texts = [" ".join(words[2 * number : 2 * number + 6]) for number in range(11)]

@@ -63,7 +63,7 @@ def table(workdir):
     return collect.to_csv(collect.make_table(runs.find_runs(workdir), metrics=["average/*"]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_killed_in_the_middle_ends_with_the_same_table(tmp_path):
     config, whole, killed = write_config(tmp_path), tmp_path / "whole", tmp_path / "killed"
     process = launch(config, whole, "--parallel=2")
