@@ -7,14 +7,17 @@ import json
 import logging
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-
-import matplotlib
-
-matplotlib.use("Agg")  # No screen needed.
-
-import matplotlib.pyplot as plt
+from typing import Any
 
 logger = logging.getLogger(__name__)
+
+
+def _subplots(width: float, height: float, *grid: int, **options: Any) -> Any:
+    """A figure of so many inches and its axes; needs no screen."""
+    from matplotlib.figure import Figure  # Takes a second to import, for which no run should wait to begin.
+
+    figure = Figure((width, height), layout="constrained")
+    return figure, figure.subplots(*grid, **options)
 
 
 def _not_fatal(draw: Callable[..., None]) -> Callable[..., None]:
@@ -51,7 +54,7 @@ def read_metrics(path: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
 def plot_loss(metrics: pathlib.Path, target: pathlib.Path, title: str) -> None:
     """Training loss and, where there is one, the average development loss, over steps."""
     series = read_metrics(metrics)
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = _subplots(7, 4)
     for name, label in (("train/loss", "training"), ("dev/average/loss", "held out, mean over languages")):
         if name in series:
             steps, values = zip(*series[name], strict=True)
@@ -60,14 +63,13 @@ def plot_loss(metrics: pathlib.Path, target: pathlib.Path, title: str) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(target, dpi=120)
-    plt.close(figure)
 
 
 @_not_fatal
 def plot_languages(groups: Mapping[str, Mapping[str, float]], target: pathlib.Path, title: str, unit: str) -> None:
     """Bars by language, one colour for each group (group name to language to value)."""
     languages = list(dict.fromkeys(language for values in groups.values() for language in values))
-    figure, axes = plt.subplots(figsize=(max(5.0, 0.9 * len(languages) + 2), 4), layout="constrained")
+    figure, axes = _subplots(max(5.0, 0.9 * len(languages) + 2), 4)
     width = 0.8 / len(groups)
     for number, (group, values) in enumerate(groups.items()):
         places = [i + number * width - 0.4 + width / 2 for i in range(len(languages))]
@@ -80,7 +82,6 @@ def plot_languages(groups: Mapping[str, Mapping[str, float]], target: pathlib.Pa
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(target, dpi=120)
-    plt.close(figure)
 
 
 @_not_fatal
@@ -97,7 +98,7 @@ def plot_groups(
     """
     across = min(4, len(panels))
     down = -(-len(panels) // across)
-    figure, grid = plt.subplots(down, across, figsize=(4.2 * across, 3.4 * down), layout="constrained", squeeze=False)
+    figure, grid = _subplots(4.2 * across, 3.4 * down, down, across, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
     for axes, (metric, groups) in zip(grid.flat, panels.items(), strict=False):
@@ -120,13 +121,12 @@ def plot_groups(
         if len(groups) > 1:
             axes.legend(fontsize=8)
     figure.savefig(target, dpi=120)
-    plt.close(figure)
 
 
 @_not_fatal
 def plot_bands(groups: Mapping[str, Sequence[Sequence[tuple[int, float]]]], target: pathlib.Path, ylabel: str) -> None:
     """Curves over steps: for each group the mean of its runs, where all have a value, in a band from the least to the most."""
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = _subplots(7, 4)
     for group, runs in groups.items():
         common = sorted(set.intersection(*({step for step, _ in run} for run in runs)))
         columns = [[dict(run)[step] for run in runs] for step in common]
@@ -139,4 +139,3 @@ def plot_bands(groups: Mapping[str, Sequence[Sequence[tuple[int, float]]]], targ
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(target, dpi=120)
-    plt.close(figure)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import logging as absl_logging
-from tensorboardX import SummaryWriter
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +60,8 @@ class MetricWriter:
             plain = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **plain}) + "\n")
             file.flush()
+
+        from tensorboardX import SummaryWriter  # Imports PyTorch where that is installed, which takes seconds.
 
         board = SummaryWriter(str(workdir / "tensorboard"))
 
