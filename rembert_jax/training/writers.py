@@ -61,9 +61,7 @@ class MetricWriter:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **plain}) + "\n")
             file.flush()
 
-        from tensorboardX import SummaryWriter  # Imports PyTorch where that is installed, which takes seconds.
-
-        board = SummaryWriter(str(workdir / "tensorboard"))
+        board = _event_writer(str(workdir / "tensorboard"))
 
         def to_board(step: int, values: Mapping[str, float]) -> None:
             for name, value in values.items():
@@ -101,6 +99,18 @@ class MetricWriter:
                 close()
             except Exception as error:
                 logger.warning("a metric writer failed to close: %s", error)
+
+
+def _event_writer(folder: str) -> Any:
+    """TensorBoard's, by tensorboardX, which would import PyTorch where that is installed: seconds, for a type annotation."""
+    modules: dict[str, Any] = sys.modules
+    hidden = modules.setdefault("torch", None) is None
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del modules["torch"]
+    return SummaryWriter(folder)
 
 
 class Progress:

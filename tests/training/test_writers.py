@@ -88,7 +88,7 @@ def test_other_processes_write_nothing(tmp_path):
 
 def test_a_failing_sink_is_reported_once_and_dropped(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(FailingBoard, "calls", 0)
-    monkeypatch.setattr(writers, "SummaryWriter", FailingBoard)
+    monkeypatch.setattr(writers, "_event_writer", FailingBoard)
     writer = MetricWriter(tmp_path, enabled=True)
     for step in (1, 2, 3):
         writer.write(step, {"x": float(step)})
