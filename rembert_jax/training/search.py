@@ -19,6 +19,8 @@ from jax.sharding import AxisType
 
 BLOCK = 4096
 """Rows of a block of queries and of one of candidates: 64 MiB of scores."""
+SIZES = 8
+"""The last block is as large as its rows need, in so many steps, each of which is compiled for itself."""
 
 
 class Neighbours(NamedTuple):
@@ -80,8 +82,10 @@ class Search:
         queries = unit(queries)
         for start in range(0, len(queries), self._block):
             part = queries[start : start + self._block]
-            empty = np.full((self._block, self._k), -np.inf, np.float32), np.full((self._block, self._k), -1, np.int32)
-            rows, best = jax.device_put((_filled(part, self._block), empty), self._mesh.devices[0])
+            filled = self._filled(part)
+            shape = len(filled), self._k
+            empty = np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int32)
+            rows, best = jax.device_put((filled, empty), self._mesh.devices[0])
             self._queries.append(_Queries(rows, self._count, len(part), best))
 
     @property
@@ -97,7 +101,7 @@ class Search:
         found: list[tuple[np.ndarray, np.ndarray]] = []
         for start in range(0, len(candidates), self._block):
             part = candidates[start : start + self._block]
-            padded, count = jax.device_put(_filled(part, self._block), self._mesh.devices[0]), len(part)
+            padded, count = jax.device_put(self._filled(part), self._mesh.devices[0]), len(part)
             back: Any = None
             with jax.set_mesh(self._mesh):  # In place of that of the encoder.
                 for held in self._queries:
@@ -107,6 +111,11 @@ class Search:
             found.append((np.asarray(back[0])[:count], np.asarray(back[1])[:count]))
             self._seen += count
         return Neighbours(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+    def _filled(self, rows: np.ndarray) -> np.ndarray:
+        """With rows of zeros up to the size of a block."""
+        step = -(-self._block // SIZES)
+        return np.pad(rows, ((0, -len(rows) % step), (0, 0)))
 
     @property
     def nearest(self) -> Neighbours:
@@ -136,34 +145,27 @@ def nearest(
     return search.nearest
 
 
-def _filled(rows: np.ndarray, block: int) -> np.ndarray:
-    """With rows of zeros up to a whole block."""
-    return np.pad(rows, ((0, block - len(rows)), (0, 0)))
-
-
 @functools.partial(jax.jit, static_argnums=8)
 def _compare(queries, candidates, best, back, first_query, first_candidate, query_count, candidate_count, k):
     """Merges the scores of a block of each into the best of the queries and of the candidates.
 
     Args:
-      queries, candidates: [block, H]; rows from `query_count` and `candidate_count` on are filling.
-      best: scores and indices of the nearest candidates, [block, k].
-      back: those of the nearest queries, [block, k]; None before the first block of queries.
+      queries, candidates: [Q, H] and [C, H]; rows from `query_count` and `candidate_count` on are filling.
+      best: scores and indices of the nearest candidates, [Q, k].
+      back: those of the nearest queries, [C, k]; None before the first block of queries.
       first_query, first_candidate: numbers of the first rows.
       k: of `back`.
     """
-    block = len(queries)
     scores = jnp.matmul(queries, candidates.T, precision=jax.lax.Precision.HIGHEST)
-    numbers = jnp.arange(block)
-    forward = jnp.where(numbers[None, :] < candidate_count, scores, -jnp.inf)
-    backward = jnp.where(numbers[None, :] < query_count, scores.T, -jnp.inf)
+    forward = jnp.where(jnp.arange(len(candidates))[None, :] < candidate_count, scores, -jnp.inf)
+    backward = jnp.where(jnp.arange(len(queries))[None, :] < query_count, scores.T, -jnp.inf)
     if back is None:
-        back = jnp.full((block, k), -jnp.inf), jnp.full((block, k), -1)
+        back = jnp.full((len(candidates), k), -jnp.inf), jnp.full((len(candidates), k), -1)
     return _merge(best, forward, first_candidate), _merge(back, backward, first_query)
 
 
 def _merge(best, scores, first):
-    """The best of those so far, which win where they are equal, and of new scores [block, block]."""
+    """The best of those so far, which win where they are equal, and of new scores [N, M]."""
     kept, indices = best
     k = kept.shape[1]
     new, places = top_k(scores, min(k, scores.shape[1]))

@@ -69,9 +69,20 @@ def test_length_does_not_count_and_zeros_are_near_nothing():
     assert found.indices.tolist() == [[2, 1, 0]] and found.scores[0, 2] == 0.0
 
 
-def test_blocks_are_compiled_once():
-    before = search._compare._cache_size()
-    search.nearest(vectors(0, 100, 24), vectors(1, 300, 24), 4, block=32)
-    search.nearest(vectors(2, 77, 24), vectors(3, 123, 24), 4, block=32)
-    assert search._compare._cache_size() - before == 2, "for the first block of queries, and for the others"
+def test_whole_blocks_are_compiled_once_and_the_last_is_as_large_as_it_needs(monkeypatch):
+    shapes = []
+
+    def noted(queries, candidates, *rest):
+        shapes.append((len(queries), len(candidates)))
+        return compare(queries, candidates, *rest)
+
+    compare = search._compare
+    monkeypatch.setattr(search, "_compare", noted)
+    before = compare._cache_size()
+    search.nearest(vectors(0, 64, 24), vectors(1, 320, 24), 4, block=32)
+    assert set(shapes) == {(32, 32)} and len(shapes) == 20
+    assert compare._cache_size() - before == 2, "for the first block of queries, and for the others"
+    shapes.clear()
+    search.nearest(vectors(2, 33, 24), vectors(3, 45, 24), 4, block=32)
+    assert shapes == [(32, 32), (4, 32), (32, 16), (4, 16)], "in steps of an eighth"
     jax.clear_caches()
