@@ -75,6 +75,51 @@ def test_a_text_worked_by_hand():
     assert program.memory_bytes() == 10 * loop + rest
 
 
+OTHER_FORMS = """
+%put (buffer: f32[100,64], row: f32[1,64], at: s32[]) -> f32[100,64] {
+  %buffer = f32[100,64]{1,0} parameter(0)
+  %row = f32[1,64]{1,0} parameter(1)
+  %at = s32[] parameter(2)
+  ROOT %dynamic-update-slice.1 = f32[100,64]{1,0} dynamic-update-slice(%buffer, %row, %at)
+}
+
+%sends (given: f32[8]) -> f32[8] {
+  %given = f32[8]{0} parameter(0)
+  ROOT %collective-permute.1 = f32[8]{0} collective-permute(%given), channel_id=9, source_target_pairs={{0,1},{1,0}}
+}
+
+%keeps (given: f32[8]) -> f32[8] {
+  ROOT %given.1 = f32[8]{0} parameter(0)
+}
+
+ENTRY %main (x: f32[64], y: f32[32], buffer: f32[100,64], row: f32[1,64], at: s32[], which: pred[], z: f32[8]) -> f32[] {
+  %x = f32[64]{0} parameter(0)
+  %y = f32[32]{0} parameter(1)
+  %buffer.1 = f32[100,64]{1,0} parameter(2)
+  %row.1 = f32[1,64]{1,0} parameter(3)
+  %at.1 = s32[] parameter(4)
+  %which = pred[] parameter(5)
+  %z = f32[8]{0} parameter(6)
+  %all-gather-start.1 = (f32[64]{0}, f32[256]{0:S(1)}) all-gather-start(%x), channel_id=3, replica_groups=[2,4]<=[8]
+  %all-gather-done.1 = f32[256]{0} all-gather-done(%all-gather-start.1)
+  %all-gather.1 = (f32[256]{0}, f32[128]{0}) all-gather(%x, %y), channel_id=4, replica_groups=[2,4]<=[8]
+  %fusion.1 = f32[100,64]{1,0} fusion(%buffer.1, %row.1, %at.1), kind=kLoop, calls=%put
+  ROOT %conditional.1 = f32[8]{0} conditional(%which, %z, %z), branch_computations={%sends, %keeps}
+}
+"""
+
+
+def test_what_is_begun_and_ended_of_several_arrays_in_a_branch_and_in_place_worked_by_hand():
+    program = Program(OTHER_FORMS)
+    found = program.collectives()
+    # Three quarters of 256 floats, wherever they are put, and of 256 and 128.
+    assert (found["all-gather"].calls, found["all-gather"].sent_bytes) == (2, 3 / 4 * 4 * (256 + 256 + 128))
+    assert (found["collective-permute"].calls, found["collective-permute"].sent_bytes) == (1, 8 * 4)
+    # Begun and in main memory: what is sent. Of the buffer the row that is written, read before with its number.
+    begun, whole, put, sent = 4 * 64, 4 * (64 + 32 + 256 + 128), 2 * 4 * 64 + 4, 2 * 4 * 8
+    assert program.memory_bytes() == begun + whole + put + sent
+
+
 @pytest.mark.parametrize(
     ("groups", "devices"),
     [
