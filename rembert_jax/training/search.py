@@ -101,12 +101,14 @@ class Search:
         found: list[tuple[np.ndarray, np.ndarray]] = []
         for start in range(0, len(candidates), self._block):
             part = candidates[start : start + self._block]
-            padded, count = jax.device_put(self._filled(part), self._mesh.devices[0]), len(part)
+            filled, count = self._filled(part), len(part)
+            placed, only = jax.device_put(filled, self._mesh.devices[0]), None if len(filled) == count else count
             back: Any = None
             with jax.set_mesh(self._mesh):  # In place of that of the encoder.
                 for held in self._queries:
+                    asking = None if len(held.rows) == held.count else held.count
                     held.best, back = _compare(
-                        held.rows, padded, held.best, back, held.first, self._seen, held.count, count, k
+                        held.rows, placed, held.best, back, held.first, self._seen, asking, only, k
                     )
             found.append((np.asarray(back[0])[:count], np.asarray(back[1])[:count]))
             self._seen += count
@@ -150,42 +152,51 @@ def _compare(queries, candidates, best, back, first_query, first_candidate, quer
     """Merges the scores of a block of each into the best of the queries and of the candidates.
 
     Args:
-      queries, candidates: [Q, H] and [C, H]; rows from `query_count` and `candidate_count` on are filling.
+      queries, candidates: [Q, H] and [C, H]; rows from `query_count` and `candidate_count` on are filling; None where none is,
+        as a mask would take as long as the search itself.
       best: scores and indices of the nearest candidates, [Q, k].
       back: those of the nearest queries, [C, k]; None before the first block of queries.
       first_query, first_candidate: numbers of the first rows.
       k: of `back`.
     """
     scores = jnp.matmul(queries, candidates.T, precision=jax.lax.Precision.HIGHEST)
-    forward = jnp.where(jnp.arange(len(candidates))[None, :] < candidate_count, scores, -jnp.inf)
-    backward = jnp.where(jnp.arange(len(queries))[None, :] < query_count, scores.T, -jnp.inf)
+    if candidate_count is not None:
+        scores = jnp.where(jnp.arange(len(candidates))[None, :] < candidate_count, scores, -jnp.inf)
+    if query_count is not None:
+        scores = jnp.where(jnp.arange(len(queries))[:, None] < query_count, scores, -jnp.inf)
     if back is None:
         back = jnp.full((len(candidates), k), -jnp.inf), jnp.full((len(candidates), k), -1)
-    return _merge(best, forward, first_candidate), _merge(back, backward, first_query)
+    return _merge(best, scores, 1, first_candidate), _merge(back, scores, 0, first_query)
 
 
-def _merge(best, scores, first):
-    """The best of those so far, which win where they are equal, and of new scores [N, M]."""
+def _merge(best, scores, axis, first):
+    """The best of those so far, which win where they are equal, and of new scores along an axis."""
     kept, indices = best
     k = kept.shape[1]
-    new, places = top_k(scores, min(k, scores.shape[1]))
+    new, places = top_k(scores, min(k, scores.shape[axis]), axis)
     values, chosen = jax.lax.top_k(jnp.concatenate([kept, new], axis=1), k)
     return values, jnp.take_along_axis(jnp.concatenate([indices, places + first], axis=1), chosen, axis=1)
 
 
-def top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """`jax.lax.top_k` of rows, [N, M] to [N, k], which here sorts 2 sqrt(M k) numbers a row instead of M.
+def top_k(scores: jax.Array, k: int, axis: int = 1) -> tuple[jax.Array, jax.Array]:
+    """`jax.lax.top_k` of rows, [N, M] to [N, k], or of columns (axis 0), [M, N] to [N, k].
 
-    The k best lie in the k groups of neighbours whose maxima are the best: a group that is not among them has k before it, each
-    with a number as good or better. Taking those groups in the order of their places keeps the first of equal numbers first.
+    Here it sorts 2 sqrt(M k) numbers of each instead of M, and puts no columns into rows for it. The k best lie in the k groups
+    of neighbours whose maxima are the best: a group that is not among them has k before it, each with a number as good or
+    better. Taking those groups in the order of their places keeps the first of equal numbers first.
     """
-    rows, columns = scores.shape
-    size = math.isqrt(columns // k)
-    groups = -(-columns // size)
-    grouped = jnp.pad(scores, ((0, 0), (0, groups * size - columns)), constant_values=-jnp.inf).reshape(
-        rows, groups, size
-    )
-    chosen = jnp.sort(jax.lax.top_k(grouped.max(2), k)[1], axis=1)
-    inside = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(rows, k * size)
-    values, places = jax.lax.top_k(inside, k)
+    length = scores.shape[axis]
+    size = math.isqrt(length // k)
+    groups = -(-length // size)
+    filling = 0, groups * size - length
+    if axis:
+        grouped = jnp.pad(scores, ((0, 0), filling), constant_values=-jnp.inf).reshape(-1, groups, size)
+        chosen = jnp.sort(jax.lax.top_k(grouped.max(2), k)[1], axis=1)
+        inside = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1)
+    else:
+        grouped = jnp.pad(scores, (filling, (0, 0)), constant_values=-jnp.inf).reshape(groups, size, -1)
+        chosen = jnp.sort(jax.lax.top_k(grouped.max(1).T, k)[1], axis=1)
+        own = jnp.arange(len(chosen))[:, None, None]
+        inside = grouped[chosen[:, :, None], jnp.arange(size)[None, None, :], own]
+    values, places = jax.lax.top_k(inside.reshape(-1, k * size), k)
     return values, jnp.take_along_axis(chosen, places // size, axis=1) * size + places % size

@@ -19,7 +19,7 @@ def benchmark():
     return module
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_step_and_the_limit_are_measured(benchmark, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmark.util, "find_spec", lambda name: None)  # Without PyTorch.
     benchmark.main(["--size=tiny", "--repeats=2", f"--output={tmp_path / 'out.json'}"])
