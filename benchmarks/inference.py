@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parent.parent)]
 
 from data_pipeline import lines_of  # noqa: E402
-from measuring import in_a_process, machine, peak_bytes, timed  # noqa: E402
+from measuring import comparison, in_a_process, machine, peak_bytes, timed  # noqa: E402
 
 SIZES: dict[str, dict[str, Any]] = {
     "released": {},
@@ -122,22 +121,8 @@ def measure(name: str, size: str, file: pathlib.Path, tokens: int, repeats: int)
 
 def table(result: dict[str, Any]) -> str:
     """Markdown: a row for each contender, ours first."""
-    lines = [
-        f"| {result['sentences']:,} sentences, {result['tokens']:,} tokens | seconds | ours is faster | tokens/s | "
-        "peak memory (GiB) |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    ours = statistics.median(result["results"][OURS]["seconds"])
-    for name, values in result["results"].items():
-        if "failed" in values:
-            lines.append(f"| {name} | {values['failed']} | | | |")
-            continue
-        seconds = statistics.median(values["seconds"])
-        lines.append(
-            f"| {name} | {seconds:.3g} | {seconds / ours:.2f}x | {result['tokens'] / seconds:,.0f} | "
-            f"{values['peak_bytes'] / 2**30:.1f} |"
-        )
-    return "\n".join(lines)
+    title = f"{result['sentences']:,} sentences, {result['tokens']:,} tokens"
+    return "\n".join(comparison(title, result["results"], OURS, "tokens/s", lambda s: f"{result['tokens'] / s:,.0f}"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -33,6 +34,32 @@ def peak_bytes() -> int:
 def machine() -> dict[str, Any]:
     """What a result is of."""
     return {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+
+
+def comparison(
+    title: str, results: Mapping[str, Any], ours: str, column: str, value: Callable[[float], str]
+) -> list[str]:
+    """Lines of a Markdown table: of each contender the median seconds, how much faster ours is, and peak memory.
+
+    Args:
+      title: of the first column.
+      results: contender to its "seconds" and "peak_bytes", or to why it "failed".
+      ours: the contender that the others are compared with.
+      column, value: what else to say of the seconds, and its title.
+    """
+    lines = [
+        f"| {title} | seconds | ours is faster | {column} | peak memory (GiB) |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    base = statistics.median(results[ours]["seconds"])
+    for name, found in results.items():
+        if "failed" in found:
+            lines.append(f"| {name} | {found['failed']} | | | |")
+            continue
+        seconds = statistics.median(found["seconds"])
+        memory = found["peak_bytes"] / 2**30
+        lines.append(f"| {name} | {seconds:.3g} | {seconds / base:.2f}x | {value(seconds)} | {memory:.1f} |")
+    return lines
 
 
 def in_a_process(

@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parent.parent)]
 
-from measuring import in_a_process, machine, peak_bytes, timed  # noqa: E402
+from measuring import comparison, in_a_process, machine, peak_bytes, timed  # noqa: E402
 
 WIDTH, NEIGHBOURS, BLOCK = 1152, 4, 4096
 OURS, PLAIN, COMPILED, FAISS = "rembert_jax", "PyTorch", "PyTorch, torch.compile", "faiss"
@@ -143,29 +143,15 @@ def agreement(one: pathlib.Path, other: pathlib.Path) -> float:
 
 def table(result: dict[str, Any]) -> str:
     """Markdown: a row for each contender, ours first."""
-    lines = [
-        f"| {result['queries']:,} queries, {result['candidates']:,} candidates | seconds | ours is faster | "
-        "of the limit | peak memory (GiB) |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    ours = statistics.median(result["results"][OURS]["seconds"])
-    flops = 2 * result["queries"] * result["candidates"] * WIDTH
-    for name, values in result["results"].items():
-        if "failed" in values:
-            lines.append(f"| {name} | {values['failed']} | | | |")
-            continue
-        seconds = statistics.median(values["seconds"])
-        share = flops / result["limit"]["flops_per_second"] / seconds
-        lines.append(
-            f"| {name} | {seconds:.3g} | {seconds / ours:.2f}x | {100 * share:.0f} % | "
-            f"{values['peak_bytes'] / 2**30:.1f} |"
-        )
+    flops, peak = 2 * result["queries"] * result["candidates"] * WIDTH, result["limit"]["flops_per_second"]
+    title = f"{result['queries']:,} queries, {result['candidates']:,} candidates"
+    lines = comparison(title, result["results"], OURS, "of the limit", lambda s: f"{100 * flops / peak / s:.0f} %")
     same = ", ".join(f"{name} {100 * share:.3f} %" for name, share in result["same_neighbours"].items())
     return "\n".join(
         [
             *lines,
             "",
-            f"The limit is {result['limit']['flops_per_second'] / 1e9:.0f} GFLOP/s, and one product serves both directions. "
+            f"The limit is {peak / 1e9:.0f} GFLOP/s, and one product serves both directions. "
             f"Neighbours that are those of ours: {same or 'not compared'}.",
         ]
     )

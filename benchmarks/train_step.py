@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parent.parent)]
 
-from measuring import in_a_process, machine, peak_bytes, timed  # noqa: E402
+from measuring import comparison, in_a_process, machine, peak_bytes, timed  # noqa: E402
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -237,20 +237,8 @@ def model_flops(size: str) -> int:
 def table(result: dict[str, Any]) -> str:
     """Markdown: a row for each contender, ours first."""
     flops, peak = result["model_flops"], result["limit"]["flops_per_second"]
-    lines = [
-        f"| {result['size']}, {result['dtype']} | seconds | ours is faster | of the limit | peak memory (GiB) |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    ours = statistics.median(result["results"][OURS]["seconds"])
-    for name, values in result["results"].items():
-        if "failed" in values:
-            lines.append(f"| {name} | {values['failed']} | | | |")
-            continue
-        seconds = statistics.median(values["seconds"])
-        lines.append(
-            f"| {name} | {seconds:.3g} | {seconds / ours:.2f}x | {100 * flops / peak / seconds:.0f} % | "
-            f"{values['peak_bytes'] / 2**30:.1f} |"
-        )
+    title = f"{result['size']}, {result['dtype']}"
+    lines = comparison(title, result["results"], OURS, "of the limit", lambda s: f"{100 * flops / peak / s:.0f} %")
     return "\n".join(
         [
             *lines,

@@ -116,7 +116,7 @@ MUTATIONS = [
              "tests/training/test_search.py"),
     Mutation("training/search.py", "if candidate_count is not None:", "if False:", "tests/training/test_search.py"),
     Mutation("training/search.py", "if query_count is not None:", "if False:", "tests/training/test_search.py"),
-    Mutation("training/search.py", "None if len(filled) == count else count", "None", "tests/training/test_search.py"),
+    Mutation("training/search.py", "None if count == len(rows) else count", "None", "tests/training/test_search.py"),
     Mutation("training/evaluators.py", "if len(waiting[length]) == self._batch_size:", "if False:", EVALUATORS),
     Mutation("training/evaluators.py", "if len(row[\"input_ids\"]) <= length", "", EVALUATORS),
     Mutation("experiments/pretraining.py", "data.eval_split)", "data.train_split)", STAGE),

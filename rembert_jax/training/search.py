@@ -101,15 +101,12 @@ class Search:
         found: list[tuple[np.ndarray, np.ndarray]] = []
         for start in range(0, len(candidates), self._block):
             part = candidates[start : start + self._block]
-            filled, count = self._filled(part), len(part)
-            placed, only = jax.device_put(filled, self._mesh.devices[0]), None if len(filled) == count else count
+            rows, count = jax.device_put(self._filled(part), self._mesh.devices[0]), len(part)
             back: Any = None
             with jax.set_mesh(self._mesh):  # In place of that of the encoder.
                 for held in self._queries:
-                    asking = None if len(held.rows) == held.count else held.count
-                    held.best, back = _compare(
-                        held.rows, placed, held.best, back, held.first, self._seen, asking, only, k
-                    )
+                    counts = _unless_all(held.count, held.rows), _unless_all(count, rows)
+                    held.best, back = _compare(held.rows, rows, held.best, back, held.first, self._seen, *counts, k)
             found.append((np.asarray(back[0])[:count], np.asarray(back[1])[:count]))
             self._seen += count
         return Neighbours(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
@@ -147,13 +144,18 @@ def nearest(
     return search.nearest
 
 
+def _unless_all(count: int, rows: jax.Array) -> int | None:
+    """How many rows of a block are no filling, None where all are: then there is nothing to mask, which is most of the time."""
+    return None if count == len(rows) else count
+
+
 @functools.partial(jax.jit, static_argnums=8)
 def _compare(queries, candidates, best, back, first_query, first_candidate, query_count, candidate_count, k):
     """Merges the scores of a block of each into the best of the queries and of the candidates.
 
     Args:
-      queries, candidates: [Q, H] and [C, H]; rows from `query_count` and `candidate_count` on are filling; None where none is,
-        as a mask would take as long as the search itself.
+      queries, candidates: [Q, H] and [C, H]; rows from `query_count` and `candidate_count` on are filling, where these are
+        not None: a mask takes three times as long as finding the best.
       best: scores and indices of the nearest candidates, [Q, k].
       back: those of the nearest queries, [C, k]; None before the first block of queries.
       first_query, first_candidate: numbers of the first rows.

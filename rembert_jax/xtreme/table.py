@@ -6,12 +6,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # No screen needed.
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from rembert_jax.xtreme import published
 from rembert_jax.xtreme.benchmark import TASKS
@@ -106,7 +102,8 @@ def plot_heat_map(results: Mapping[str, Any], target: pathlib.Path) -> None:
     for row, (name, result) in enumerate(tasks.items()):
         for language, values in result["languages"].items():
             grid[row, languages.index(language)] = np.mean([values[metric] for metric in TASKS[name].metrics])
-    figure, axes = plt.subplots(figsize=(3 + 0.42 * len(languages), 1.6 + 0.42 * len(tasks)), layout="constrained")
+    figure = Figure((3 + 0.42 * len(languages), 1.6 + 0.42 * len(tasks)), layout="constrained")
+    axes = figure.subplots()
     image = axes.imshow(grid, cmap="viridis", vmin=0, vmax=100, aspect="auto")
     for row, column in zip(*np.nonzero(~np.isnan(grid)), strict=True):
         value = grid[row, column]
@@ -117,7 +114,6 @@ def plot_heat_map(results: Mapping[str, Any], target: pathlib.Path) -> None:
     axes.set_yticks(range(len(tasks)), list(tasks), fontsize=8)
     figure.colorbar(image, label="score (%)")
     figure.savefig(target, dpi=120)
-    plt.close(figure)
 
 
 def plot_bars(results: Mapping[str, Any], target: pathlib.Path, name: str = "this run") -> None:
@@ -125,7 +121,8 @@ def plot_bars(results: Mapping[str, Any], target: pathlib.Path, name: str = "thi
     tasks = list(results["tasks"])
     models = {model: [published.score(model, task) for task in tasks] for model in published.PUBLISHED}
     # Room for the legend above, whatever the number of tasks.
-    figure, axes = plt.subplots(figsize=(max(6.5, 2 + 1.3 * len(tasks)), 4), layout="constrained")
+    figure = Figure((max(6.5, 2 + 1.3 * len(tasks)), 4), layout="constrained")
+    axes = figure.subplots()
     width = 0.8 / (1 + len(models))
     own = [results["tasks"][task] for task in tasks]
     errors = np.array([[one["score"] - one["interval"][0], one["interval"][1] - one["score"]] for one in own]).T
@@ -138,4 +135,3 @@ def plot_bars(results: Mapping[str, Any], target: pathlib.Path, name: str = "thi
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=7, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.savefig(target, dpi=120)
-    plt.close(figure)

@@ -1,19 +1,14 @@
 """The benchmark of growth: a size that differs in one thing, and the exponent of worked numbers."""
 
-import importlib.util
 import json
 
 import pytest
-from helpers import ROOT
+from helpers import load_benchmark
 
 
 @pytest.fixture
 def growth():
-    spec = importlib.util.spec_from_file_location("growth_benchmark", ROOT / "benchmarks" / "growth.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("growth")
 
 
 def test_one_thing_changes_at_a_time(growth):

@@ -1,19 +1,14 @@
 """The benchmark of inference: its batches, and a tiny encoder of ours."""
 
-import importlib.util
 import json
 
 import pytest
-from helpers import ROOT
+from helpers import load_benchmark
 
 
 @pytest.fixture
 def inference():
-    spec = importlib.util.spec_from_file_location("inference_benchmark", ROOT / "benchmarks" / "inference.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("inference")
 
 
 def test_what_does_not_fill_a_batch_goes_to_the_next_bucket(inference):

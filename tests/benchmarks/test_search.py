@@ -1,19 +1,14 @@
 """The benchmark of search: all contenders that are installed find the same neighbours."""
 
-import importlib.util
 import json
 
 import pytest
-from helpers import ROOT
+from helpers import load_benchmark
 
 
 @pytest.fixture
 def search():
-    spec = importlib.util.spec_from_file_location("search_benchmark", ROOT / "benchmarks" / "search.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("search")
 
 
 def test_the_table_worked_by_hand(search):

@@ -1,11 +1,10 @@
 """The benchmark of the pre-training step: a tiny one of ours, and what its table says."""
 
-import importlib.util
 import json
 
 import jax
 import pytest
-from helpers import ROOT
+from helpers import load_benchmark
 
 from rembert_jax import sharding
 from rembert_jax.experiments import architecture, settings, stages
@@ -13,10 +12,7 @@ from rembert_jax.experiments import architecture, settings, stages
 
 @pytest.fixture
 def benchmark():
-    spec = importlib.util.spec_from_file_location("train_step_benchmark", ROOT / "benchmarks" / "train_step.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("train_step")
 
 
 @pytest.mark.slow

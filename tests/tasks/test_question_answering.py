@@ -161,6 +161,8 @@ def test_baseline_is_where_answers_usually_stand():
     guess = _task().baseline(train)
     assert guess(_example(question="99"))[0].text == "12 13"
     assert guess(_example(context="20 21 22 23", answers=("20",)))[0].text == "21 22"
+    first = _task().baseline([_example(answers=("12 13", "16"))])
+    assert first(_example(question="99"))[0].text == "12 13", "of several answers the first counts"
     last = _task().baseline([_example(answers=("16 17",))])
     assert last(_example(context="20 21", answers=("20",)))[0].text == "21", "no more than there is"
 

@@ -122,6 +122,7 @@ def test_a_vocabulary_that_does_not_divide_is_split_by_width_and_computes_the_sa
     assert_same(run((2, 1, 4)), expected)
 
 
+@pytest.mark.long
 def test_dropout_of_micro_batches_does_not_depend_on_the_mesh(tiny_config, random_params):
     config = dataclasses.replace(tiny_config, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
     params = random_params(RemBertForMaskedLM(config), IDS)
