@@ -59,6 +59,11 @@ def run(options: argparse.Namespace) -> bool:
 
 def _run_locked(options: argparse.Namespace, root: pathlib.Path) -> bool:
     _check_command(options, root)
+    if not any((options.data / task).is_dir() for task in TASKS):
+        raise TrainingError(
+            f"--data={options.data}: no folder of any task there, as {next(iter(TASKS))}; give what "
+            "python -m rembert_jax.tools.prepare_xtreme has written"
+        )
     arguments = {
         "data": str(options.data.absolute()),
         "init_from": _encoder(options, root),

@@ -217,6 +217,13 @@ def test_what_is_wrong_with_any_task_is_listed_before_the_first_step(
     assert not list((tmp_path / "runs").glob("*/"))
 
 
+def test_another_folder_than_that_of_the_data_is_one_problem(pretrained, tmp_path):
+    with pytest.raises(
+        TrainingError, match=rf"^--data={tmp_path}: no folder of any task there, .*prepare_xtreme has written$"
+    ):
+        xtreme_run.run(command(tmp_path, pretrained[0], tmp_path / "runs"))
+
+
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(data, pretrained, tmp_path, one_device, capsys):
     options = command(data, pretrained[0], tmp_path / "runs", "--dry_run", "--tasks", "xquad", "tatoeba")
     assert xtreme_run.run(options)
