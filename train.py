@@ -27,7 +27,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from rembert_jax.errors import RemBertError
-from rembert_jax.experiments import compile_cache, processes, run, sweep
+from rembert_jax.experiments import compile_cache, config_flag, processes, run, sweep
 from rembert_jax.training import hooks, writers
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with an optional :argument.", lock_config=True)
@@ -59,61 +59,27 @@ _overrides: dict[str, Any] = {}
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; whatever a config file or an override of it raises becomes one line."""
-    try:
+    with config_flag.explained(argv, flags.FLAGS):
         remaining = flags.FLAGS(_choose_member(argv))
-        # A config file that cannot be read is reported only when it is asked for, as it is here.
         sweep.override(_CONFIG.value, _overrides)
         return remaining
-    except RemBertError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except flags.Error as error:
-        sys.exit(_brief(str(error)))
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(_unknown_key(argv) or f"--config: {type(error).__name__}: {error}")
 
 
 def _choose_member(argv: list[str]) -> list[str]:
     """With `--sweep_index`: the arguments of that member put to those of the config, its other values kept for later."""
-    index, given = _flag(argv, "sweep_index"), _flag(argv, "config")
+    index, given = config_flag.given(argv, "sweep_index"), config_flag.given(argv, "config")
     if not re.fullmatch(r"-?\d+", index) or not given:  # absl has a message for what is no number.
         return argv
     member = sweep.choose(sweep.load_members(given), int(index))
     arguments, overrides = sweep.split(member, sweep.load_config(given))
     for name in overrides:
-        if _flag(argv, f"config.{name}"):
+        if config_flag.given(argv, f"config.{name}"):
             raise sweep.SweepError(
                 f"--config.{name}: the sweep sets it; leave the flag out, or change sweep() in {given}"
             )
     _overrides.update(overrides)
     chosen = sweep.with_arguments(given, arguments)
     return [chosen if arg == given else arg.replace(f"config={given}", f"config={chosen}", 1) for arg in argv]
-
-
-def _flag(argv: list[str], name: str) -> str:
-    """The value of a flag before flags are parsed, as "--name=value" or "--name", "value"; empty if it is not there."""
-    found = re.search(rf"^--?{re.escape(name)}[=\n](.+)$", "\n".join(argv), re.MULTILINE)
-    return found[1] if found else ""
-
-
-def _brief(message: str) -> str:
-    """What a config file says of its arguments, without the traceback that `config_flags` puts before it."""
-    last = message.strip().rpartition("\n")[2]
-    refusal = re.match(r"(ValueError|rembert_jax\.[\w.]+): (.+)", last)
-    return f"--config: {refusal[2]}" if refusal else f"{message.strip()}; see --help"
-
-
-def _unknown_key(argv: list[str]) -> str:
-    """Names the first override of a key that the config file does not have, and the keys that it has there."""
-    try:
-        config: Any = flags.FLAGS["config"].parser.parse(_flag(argv, "config"))
-    except Exception:  # It is not the override that is wrong.
-        return ""
-    for name in re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), re.MULTILINE):
-        try:
-            sweep.value_of(config, name)
-        except sweep.SweepError as error:
-            return f"--config.{error}"
-    return ""
 
 
 def main(argv: list[str]) -> None:

@@ -37,7 +37,7 @@ from ml_collections import config_flags
 
 from rembert_jax import sharding
 from rembert_jax.errors import RemBertError
-from rembert_jax.experiments import architecture, stages
+from rembert_jax.experiments import architecture, config_flag, stages
 from rembert_jax.experiments.settings import ExperimentConfig
 from rembert_jax.training import hlo
 from rembert_jax.training.chips import CHIPS, Chip
@@ -290,10 +290,11 @@ def _parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Any]:
     flags.DEFINE_bool("search", False, "Look for the best mesh, rematerialisation and micro-batch.", flag_values=values)
     flags.DEFINE_string("output", "", "JSON file to write.", flag_values=values)
     flags.mark_flags_as_required(["config", "topology"], values)
-    rest = values(["compile_for", *arguments])
-    if len(rest) > 1:
-        raise CompileError(f"unexpected arguments: {' '.join(rest[1:])}")
-    return values.flag_values_dict(), config.value.to_dict()
+    with config_flag.explained(arguments, values):
+        rest = values(["compile_for", *arguments])
+        if len(rest) > 1:
+            raise CompileError(f"unexpected arguments: {' '.join(rest[1:])}")
+        return values.flag_values_dict(), config.value.to_dict()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -302,12 +303,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return
+    values, mapping = _parse(arguments)
     try:
-        values, mapping = _parse(arguments)
         parsed, _ = stages.parse(mapping)
-        name = values["stage"] or next(iter(parsed))
-        if name not in parsed:
-            raise CompileError(f"--stage={name}: no such stage; expected one of {', '.join(parsed)}")
+        name = config_flag.choose_stage(parsed, values["stage"])
         config, before = parsed[name], dict(list(parsed.items())[: list(parsed).index(name)])
         topology = values["topology"]
         if values["search"]:
@@ -315,9 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print("\nbest:")
         else:
             report = compile_step(config, make_program(config, topology_devices(topology), before), topology)
-    except flags.Error as error:
-        sys.exit(f"{error}; see --help")
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except RemBertError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print(describe(report))
     if values["search"]:

@@ -27,7 +27,7 @@ from ml_collections import config_flags
 
 from rembert_jax.data import pipeline, tokenized
 from rembert_jax.errors import RemBertError
-from rembert_jax.experiments import stages, vocabulary, workdir
+from rembert_jax.experiments import config_flag, stages, vocabulary, workdir
 from rembert_jax.experiments.settings import ExperimentConfig
 from rembert_jax.training import writers
 
@@ -118,17 +118,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags.mark_flags_as_required(["config", "output"], values)
     writers.log_to_terminal()
     jax.config.update("jax_platforms", "cpu")
-    try:
+    with config_flag.explained(arguments, values):
         if rest := values(["tokenize", *arguments])[1:]:
             raise TokenizeError(f"unexpected arguments: {' '.join(rest)}")
-        given = values.flag_values_dict()
-        parsed, _ = stages.parse(config.value.to_dict())
-        name = given["stage"] or next(iter(parsed))
-        if name not in parsed:
-            raise TokenizeError(f"--stage={name}: no such stage; expected one of {', '.join(parsed)}")
+        given, mapping = values.flag_values_dict(), config.value.to_dict()
+    try:
+        parsed, _ = stages.parse(mapping)
+        name = config_flag.choose_stage(parsed, given["stage"])
         found = run(parsed[name], pathlib.Path(given["output"]).absolute(), given["processes"])
-    except flags.Error as error:
-        sys.exit(f"{error}; see --help")
     except RemBertError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     prefix = f"--config.stages.{name}" if name else "--config"

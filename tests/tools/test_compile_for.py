@@ -114,15 +114,19 @@ def test_meshes_that_are_tried_use_all_chips_and_divide_the_batch():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--topology=v5e:2x4", "--config.mesh.fdsp=2"], "fdsp"),
+        (
+            ["--topology=v5e:2x4", "--config.mesh.fdsp=2"],
+            "--config.mesh.fdsp: the config file has no key 'fdsp' in config.mesh; it has data, fsdp, tensor",
+        ),
         (["--topology=v5e:2x4", "--stage=pretrain"], "--stage=pretrain: no such stage"),
         (["--topology=v5e:2x4", "more"], "unexpected arguments: more"),
         ([], "--topology"),
     ],
 )
-def test_wrong_flags_end_it_with_one_line(arguments, message):
+def test_wrong_flags_end_it_with_one_line(arguments, message, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["compile_for", f"--config={SMOKE}", *arguments])  # ml_collections reads it too.
     with pytest.raises(SystemExit) as end:
-        compile_for.main([f"--config={SMOKE}", *arguments])
+        compile_for.main()
     assert message in str(end.value) and str(end.value).count("\n") <= 1
 
 

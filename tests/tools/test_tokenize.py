@@ -1,5 +1,7 @@
 """Token ids made once: what a run reads from them is what it would read from the text."""
 
+import sys
+
 import pytest
 from experiments.runs import on_one_device
 from helpers import assert_same_batches, synthetic_texts, with_changes
@@ -99,6 +101,16 @@ def test_other_vocabularies_and_missing_folders_are_named(config, tmp_path):
         run_tool(with_changes(config, path), tmp_path / "again")
     with pytest.raises(SystemExit, match="--stage=x: no such stage"):
         run_tool(config, tmp_path / "again", "--stage=x")
+
+
+def test_a_misspelt_override_is_one_line(config, tmp_path, monkeypatch):
+    file, flag = tmp_path / "config.py", "--config.data.sorce=tfds"
+    monkeypatch.setattr(sys, "argv", ["tokenize", f"--config={file}", f"--output={tmp_path}/tokens", flag])
+    file.write_text(f"import ml_collections\n\n\ndef get_config():\n    return ml_collections.ConfigDict({config!r})\n")
+    with pytest.raises(
+        SystemExit, match=r"^--config\.data\.sorce: the config file has no key 'sorce' in config\.data; it"
+    ):
+        tokenize.main()
 
 
 def other_vocabulary(folder):
