@@ -62,6 +62,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     with config_flag.explained(argv, flags.FLAGS):
         remaining = flags.FLAGS(_choose_member(argv))
         sweep.override(_CONFIG.value, _overrides)
+        _CONFIG.value.to_dict()  # Only now is a file that cannot be read an error.
         return remaining
 
 

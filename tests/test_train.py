@@ -84,6 +84,7 @@ def test_killed_run_ends_with_the_same_parameters(tmp_path):
             "--config.optimizer.learning_rat: the config file has no key 'learning_rat' in config.optimizer; "
             "it has learning_rate, warmup_steps",
         ),
+        (("--config=configs/nowhere.py:smoke",), "--config=configs/nowhere.py: there is no such file"),
         (("--workdir=",), "TrainingError: --workdir is empty"),
         (("--config.optimizer.learning_rate=-1",), "SchemaError: config.optimizer: learning_rate=-1"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ def explained(arguments: Sequence[str], values: flags.FlagValues) -> Iterator[No
     except flags.Error as error:
         sys.exit(_brief(str(error)))
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(_unknown_key(arguments, values) or f"--config: {type(error).__name__}: {error}")
+        sys.exit(_missing(arguments) or _unknown_key(arguments, values) or f"--config: {type(error).__name__}: {error}")
 
 
 def given(arguments: Sequence[str], name: str) -> str:
@@ -59,6 +60,12 @@ def _brief(message: str) -> str:
     last = message.strip().rpartition("\n")[2]
     refusal = re.match(r"(ValueError|rembert_jax\.[\w.]+): (.+)", last)
     return f"--config: {refusal[2]}" if refusal else f"{message.strip()}; see --help"
+
+
+def _missing(arguments: Sequence[str]) -> str:
+    """Names a config file that is not there."""
+    file = given(arguments, "config").partition(":")[0]
+    return "" if pathlib.Path(file).is_file() else f"--config={file}: there is no such file"
 
 
 def _unknown_key(arguments: Sequence[str], values: flags.FlagValues) -> str:
