@@ -32,6 +32,10 @@ OUTPUT_HEAD = "cls"
 TASK_HEADS = ("classifier/", "qa_outputs/")
 """Heads that each task starts afresh."""
 
+SMALLEST_SLICE = 2**20
+"""Bytes. The replicas of an array share the writing of it only if each gets as much: for each shape, cutting it up costs a
+compilation and writing it a file for each slice, seconds altogether for the many small arrays of a model."""
+
 
 class CheckpointError(RemBertError):
     """A checkpoint is missing or does not fit the run."""
@@ -46,11 +50,14 @@ class CheckpointStore:
 
     def __init__(self, directory: epath.PathLike, keep: int) -> None:
         policies = ocp.training.preservation_policies
+        context = ocp.Context()
+        context.array.saving.min_slice_bytes_for_replica_parallel = SMALLEST_SLICE
         self.directory = epath.Path(directory)
         self._checkpointer = ocp.training.Checkpointer(
             self.directory,
             preservation_policy=policies.LatestN(keep),  # pyright: ignore[reportArgumentType]
             cleanup_tmp_directories=True,
+            context=context,
         )
 
     @property

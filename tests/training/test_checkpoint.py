@@ -27,7 +27,7 @@ TX = make_optimizer(OptimizerConfig(learning_rate=1e-3), 10)
 
 def _state(model=None, seed=0, mesh=None):
     model = model or RemBertForMaskedLM(CONFIG, LOOP)
-    mesh = mesh or sharding.make_mesh(sharding.MeshConfig(), jax.devices()[:1])  # Eight replicas save slowly.
+    mesh = mesh or sharding.make_mesh(sharding.MeshConfig(), jax.devices()[:1])
 
     def init(key):
         return model.init({"params": key}, jnp.zeros((1, 2), jnp.int32))["params"]
@@ -92,6 +92,17 @@ def test_state_position_and_manifest_come_back(tmp_path):
     again.close()
     _assert_same(restored, state)
     np.testing.assert_array_equal([next(fresh)["x"] for _ in range(3)], expected)
+
+
+def test_saving_what_all_devices_hold_compiles_nothing(tmp_path, caplog):
+    """Cutting small arrays up among the devices would be one program for each shape and device."""
+    state = _state(mesh=sharding.make_mesh(sharding.MeshConfig()))
+    assert all(len(leaf.sharding.device_set) == 8 for leaf in jax.tree.leaves(state.params))
+    with jax.log_compiles():
+        jax.jit(jnp.sin)(1.0)
+        assert caplog.text.count("Finished XLA compilation") == 1
+        _saved(tmp_path, state, 1)
+    assert caplog.text.count("Finished XLA compilation") == 1
 
 
 def test_state_saved_on_one_mesh_comes_back_on_another(tmp_path):
