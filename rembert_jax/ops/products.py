@@ -40,6 +40,17 @@ def _backward(letters: str, saved: tuple[jax.Array, jax.Array], cotangent: jax.A
 einsum_float32.defvjp(_forward, _backward)
 
 
+def outer_products(a: Float[Array, "*lead M"], b: Float[Array, "*lead N"]) -> Float[Array, "M N"]:
+    """Sum over the leading axes of the outer products of a and b, in float32."""
+    if a.dtype == jnp.float32:
+        a, b = (x.reshape(-1, x.shape[-1]) for x in (a, b))
+    elif a.ndim == 2:
+        a, b = a[None], b[None]
+    # Over several axes XLA lays out one operand anew. A CPU multiplies narrow numbers by its own units only then.
+    lead = tuple(range(a.ndim - 1))
+    return jax.lax.dot_general(a, b, ((lead, lead), ((), ())), preferred_element_type=jnp.float32)
+
+
 @jax.custom_vjp
 def affine(
     x: Float[Array, "*lead K"], kernel: Float[Array, "K N"], bias: Float[Array, " N"]
@@ -73,12 +84,7 @@ def _affine_backward(
     x, kernel, bias = saved
     to_x = jnp.einsum("...N,KN->...K", cotangent, kernel.astype(x.dtype))
     to_bias = jnp.sum(cotangent, axis=tuple(range(x.ndim - 1)), dtype=jnp.float32)
-    if x.dtype == jnp.float32:
-        x, cotangent = (y.reshape(-1, y.shape[-1]) for y in (x, cotangent))
-    # Over several axes XLA lays out one operand anew. A CPU multiplies narrow numbers by its own units only then.
-    lead = tuple(range(x.ndim - 1))
-    to_kernel = jax.lax.dot_general(x, cotangent, ((lead, lead), ((), ())), preferred_element_type=jnp.float32)
-    return to_x, to_kernel.astype(kernel.dtype), to_bias.astype(bias.dtype)
+    return to_x, outer_products(x, cotangent).astype(kernel.dtype), to_bias.astype(bias.dtype)
 
 
 affine.defvjp(_affine_forward, _affine_backward)

@@ -25,6 +25,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from rembert_jax.errors import RemBertError
+from rembert_jax.ops.products import outer_products
 from rembert_jax.ops.split import Split, parts
 
 TILE_LOGITS = 2**28
@@ -217,8 +218,7 @@ def _tile_gradients(
     by_logits = probabilities * scale[:, None] - is_label * tile.weights[:, None]
     narrow = by_logits.astype(table.dtype)
     of_features = jnp.einsum("RV,VE->RE", narrow, table, preferred_element_type=jnp.float32)
-    of_table = jnp.einsum("RV,RE->VE", narrow, tile.features, preferred_element_type=jnp.float32)
-    return sums, of_features, of_table, jnp.sum(by_logits, axis=0)
+    return sums, of_features, outer_products(narrow, tile.features), jnp.sum(by_logits, axis=0)
 
 
 def _sums_and_gradients(
