@@ -2,9 +2,9 @@
 
     python benchmarks/inference.py [--path='corpus/{language}/train.txt'] [--output results.json]
 
-The encoder has the released sizes and new parameters. All contenders take the same sentences, sorted by length. Ours fills
-batches of a few fixed shapes, each compiled once; PyTorch pads a batch to its longest sentence. Each has a process of its own;
-the first pass, in which shapes are compiled, does not count. Without `--path` the sentences are of the artificial languages.
+The encoder has the released sizes and new parameters. Ours packs sentences into rows, as pre-training does, so there is one
+shape and hardly any padding. PyTorch gets sentences sorted by length and pads a batch to the longest of it. Each has a process
+of its own; the first pass, in which shapes are compiled, does not count. Without `--path` they are of the artificial languages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"vocab_size": 250_300, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
              "input_embedding_size": 8, "output_embedding_size": 24, "intermediate_size": 32},
 }  # fmt: skip
-BUCKETS = (*range(8, 65, 8), *range(80, 129, 16), *range(160, 257, 32), *range(320, 513, 64))
+MULTIPLE = 64
+"""Of this many tokens are rows of packed sentences."""
 LEARN_FROM = 20_000
 """Lines for the vocabulary."""
 OURS, PLAIN, COMPILED = "rembert_jax", "transformers", "transformers, torch.compile"
@@ -44,22 +45,29 @@ def token_ids(lines: Sequence[str], sentences: int, vocab_size: int) -> list[lis
         return sorted((tokenizer.encode(line)[:512] for line in lines[:sentences]), key=len)
 
 
-def buckets(sentences: Sequence[list[int]], tokens: int) -> list[tuple[int, int, list[list[int]]]]:
-    """Batches (rows, length, sentences) of sorted sentences: of each length as many rows as make so many tokens.
-
-    The next batch has the least length that all its sentences fit into. The last one of all has half as many rows, and half of
-    those, as long as its sentences find room.
-    """
-    batches, rest = [], list(sentences)
-    while rest:
-        rows, length = next(
-            (rows, length) for length in BUCKETS if len(rest[: (rows := max(1, tokens // length))][-1]) <= length
-        )
-        inside, rest = rest[:rows], rest[rows:]
-        while rows // 2 >= len(inside):
-            rows //= 2
-        batches.append((rows, length, inside))
+def by_length(sentences: Sequence[list[int]], tokens: int) -> list[list[list[int]]]:
+    """Batches of sorted sentences: as many as make so many tokens once they are padded to the longest of them."""
+    batches: list[list[list[int]]] = [[]]
+    for sentence in sentences:
+        if batches[-1] and (len(batches[-1]) + 1) * len(sentence) > tokens:
+            batches.append([])
+        batches[-1].append(sentence)
     return batches
+
+
+def packed(sentences: Sequence[list[int]]) -> tuple[int, list[list[list[int]]]]:
+    """The length of all rows, and the sentences of each: the longest first, each into the first row that has room."""
+    length = -(-max(map(len, sentences)) // MULTIPLE) * MULTIPLE
+    rows: list[list[list[int]]] = []
+    room: list[int] = []
+    for sentence in sorted(sentences, key=len, reverse=True):
+        row = next((row for row, left in enumerate(room) if len(sentence) <= left), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(length)
+        rows[row].append(sentence)
+        room[row] -= len(sentence)
+    return length, rows
 
 
 def ours(size: str, sentences: Sequence[list[int]], tokens: int) -> Callable[[], Any]:
@@ -69,27 +77,32 @@ def ours(size: str, sentences: Sequence[list[int]], tokens: int) -> Callable[[],
     import numpy as np
 
     from rembert_jax.config import RemBertConfig
+    from rembert_jax.data.packing import fill_row
     from rembert_jax.modeling.models import RemBertModel
 
     model = RemBertModel(RemBertConfig(**SIZES[size]), add_pooling_layer=False)
     params = jax.jit(lambda key: model.init(key, jnp.zeros((1, 2), jnp.int32)))(jax.random.key(0))
 
     @jax.jit
-    def encode(params: Any, ids: Any, mask: Any) -> jax.Array:
-        output: Any = model.apply(params, ids, attention_mask=mask)
+    def encode(params: Any, batch: Any) -> jax.Array:
+        output: Any = model.apply(params, **batch)
         return output.last_hidden_state
 
-    batches = []
-    for rows, length, inside in buckets(sentences, tokens):
-        ids, mask = np.zeros((2, rows, length), np.int32)
-        for row, sentence in enumerate(inside):
-            ids[row, : len(sentence)], mask[row, : len(sentence)] = sentence, 1
-        batches.append((ids, mask))
-    return lambda: [np.asarray(encode(params, ids, mask)) for ids, mask in batches]
+    length, rows = packed(sentences)
+    rows = [fill_row(row, length, 0) for row in rows]
+    count = max(1, tokens // length)
+    rows += [fill_row([], length, 0)] * (-len(rows) % count)
+    batches = [
+        {name: np.stack([row[name] for row in rows[first : first + count]]) for name in rows[0]}
+        for first in range(0, len(rows), count)
+    ]
+    for batch in batches:
+        batch["attention_mask"] = (batch["segment_ids"] > 0).astype(np.int32)
+    return lambda: [np.asarray(encode(params, batch)) for batch in batches]
 
 
 def theirs(size: str, sentences: Sequence[list[int]], tokens: int, compiled: bool) -> Callable[[], Any]:
-    """The same by PyTorch: as many sentences in a batch, padded to the longest of them."""
+    """The same by PyTorch."""
     import torch
     import transformers
 
@@ -98,9 +111,8 @@ def theirs(size: str, sentences: Sequence[list[int]], tokens: int, compiled: boo
     model: Any = transformers.RemBertModel(config, add_pooling_layer=False).eval()
     encode = torch.compile(model, dynamic=True) if compiled else model
     batches = []
-    for _, _, inside in buckets(sentences, tokens):
-        longest = max(map(len, inside))
-        ids, mask = torch.zeros((2, len(inside), longest), dtype=torch.long)
+    for inside in by_length(sentences, tokens):
+        ids, mask = torch.zeros((2, len(inside), len(inside[-1])), dtype=torch.long)
         for row, sentence in enumerate(inside):
             ids[row, : len(sentence)], mask[row, : len(sentence)] = torch.tensor(sentence), 1
         batches.append((ids, mask))
@@ -150,14 +162,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name: in_a_process(__file__, [*options, "--child", name, str(file)], timeout=1800.0)
             for name in ((OURS, PLAIN, COMPILED) if compared else (OURS,))
         }
+    length, rows = packed(sentences)
     result = {
         "benchmark": "inference",
         "size": flags.size,
         **machine(),
         "sentences": len(sentences),
         "tokens": sum(map(len, sentences)),
-        "padded_tokens": sum(rows * length for rows, length, _ in buckets(sentences, flags.tokens)),
-        "shapes": sorted({(rows, length) for rows, length, _ in buckets(sentences, flags.tokens)}),
+        "packed_tokens": length * len(rows),
+        "padded_tokens": sum(len(inside) * len(inside[-1]) for inside in by_length(sentences, flags.tokens)),
         "results": results,
     }
     print(table(result))
