@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> str:
     if options.fetch:
         fetch(options)
     if options.artificial:
-        manifest = artificial.write(options.output, options.size)
+        manifest = artificial.write(options.output, options.size, options.seed)
     else:
         manifest = prepare.prepare(
             options.input, options.output, options.tasks, options.protocol, options.tfds_data_dir
@@ -79,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     add("--fetch", action="store_true", help="download into --input first")
     add("--artificial", action="store_true", help="write all tasks in artificial languages; nothing is read")
     add("--size", type=int, default=4000, help="of --artificial: examples to train on; an eighth of it to test on")
+    add("--seed", type=int, default=0, help="of --artificial: of its world, as in the config of the checkpoint")
     add("--sources", action="store_true", help="print where the data is published, and prepare nothing")
     return result
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from rembert_jax.data import synthetic_tasks
 from rembert_jax.errors import RemBertError
 from rembert_jax.tools import prepare_xtreme
 from rembert_jax.xtreme import artificial, files, prepare, scores
@@ -13,7 +14,7 @@ from rembert_jax.xtreme.benchmark import TASKS
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("artificial")
-    prepare_xtreme.main(["--artificial", "--size", "64", "--output", str(folder)])
+    prepare_xtreme.main(["--artificial", "--size", "64", "--seed", "3", "--output", str(folder)])
     return folder
 
 
@@ -44,6 +45,13 @@ def test_labels_score_themselves(written, tmp_path):
     scored = scores.score_folder(tmp_path, written / "labels", 0)["tasks"]
     assert {task: scored[task]["score"] for task in TASKS} == dict.fromkeys(TASKS, 100.0)
     assert len(gold["data"][0]["paragraphs"][0]["qas"]) == 8
+
+
+def test_the_world_is_that_of_the_seed(written):
+    first = next(iter(prepare.read_records(written / "udpos" / "test-en.array_record")))
+    assert first["tokens"] == synthetic_tasks.parts_of_speech("qaa", "test", 0, 3)["tokens"]
+    assert first["tokens"] != synthetic_tasks.parts_of_speech("qaa", "test", 0, 0)["tokens"]
+    assert json.loads((written / "manifest.json").read_text())["seed"] == 3
 
 
 def test_questions_of_two_tasks_differ(written):
