@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
@@ -40,15 +41,15 @@ def _backward(letters: str, saved: tuple[jax.Array, jax.Array], cotangent: jax.A
 einsum_float32.defvjp(_forward, _backward)
 
 
-def outer_products(a: Float[Array, "*lead M"], b: Float[Array, "*lead N"]) -> Float[Array, "M N"]:
-    """Sum over the leading axes of the outer products of a and b, in float32."""
+def outer_products(a: Float[Array, "*lead M"], b: Float[Array, "*lead N"], dtype: DTypeLike) -> Float[Array, "M N"]:
+    """Sum over the leading axes of the outer products of a and b, summed in float32 and rounded to `dtype`."""
     if a.dtype == jnp.float32:
         a, b = (x.reshape(-1, x.shape[-1]) for x in (a, b))
     elif a.ndim == 2:
         a, b = a[None], b[None]
     # Over several axes XLA lays out one operand anew. A CPU multiplies narrow numbers by its own units only then.
     lead = tuple(range(a.ndim - 1))
-    return jax.lax.dot_general(a, b, ((lead, lead), ((), ())), preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(a, b, ((lead, lead), ((), ())), preferred_element_type=dtype)
 
 
 @jax.custom_vjp
@@ -57,8 +58,9 @@ def affine(
 ) -> Float[Array, "*lead N"]:
     """x @ kernel + bias in the dtype of x, to which kernel and bias are rounded.
 
-    Their gradients are summed over the leading axes in float32 and have their own dtype. JAX's own are summed in the dtype of
-    x, on a CPU with a rounding after each addition.
+    Their gradients are summed over the leading axes in float32 and have their own dtype. That of the kernel is rounded once to
+    the dtype of x, in which devices send their parts to each other. JAX's own of the bias would be summed in the dtype of x, on
+    a CPU with a rounding after each addition.
     """
     return _affine(x, kernel, bias)
 
@@ -71,11 +73,8 @@ def _affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
 def _affine_forward(
     x: jax.Array, kernel: jax.Array, bias: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
-    return _affine(x, kernel, bias), (
-        x,
-        kernel,
-        bias,
-    )  # Not `affine`, whose product no policy of rematerialisation sees.
+    # Not `affine`, whose product no policy of rematerialisation sees.
+    return _affine(x, kernel, bias), (x, kernel, bias)
 
 
 def _affine_backward(
@@ -84,7 +83,8 @@ def _affine_backward(
     x, kernel, bias = saved
     to_x = jnp.einsum("...N,KN->...K", cotangent, kernel.astype(x.dtype))
     to_bias = jnp.sum(cotangent, axis=tuple(range(x.ndim - 1)), dtype=jnp.float32)
-    return to_x, outer_products(x, cotangent).astype(kernel.dtype), to_bias.astype(bias.dtype)
+    to_kernel = outer_products(x, cotangent, x.dtype)
+    return to_x, to_kernel.astype(kernel.dtype), to_bias.astype(bias.dtype)
 
 
 affine.defvjp(_affine_forward, _affine_backward)

@@ -218,7 +218,7 @@ def _tile_gradients(
     by_logits = probabilities * scale[:, None] - is_label * tile.weights[:, None]
     narrow = by_logits.astype(table.dtype)
     of_features = jnp.einsum("RV,VE->RE", narrow, table, preferred_element_type=jnp.float32)
-    return sums, of_features, outer_products(narrow, tile.features), jnp.sum(by_logits, axis=0)
+    return sums, of_features, outer_products(narrow, tile.features, jnp.float32), jnp.sum(by_logits, axis=0)
 
 
 def _sums_and_gradients(
