@@ -47,7 +47,7 @@ RETRIEVAL, RETRIEVER = "tests/tasks/test_retrieval.py", "tests/training/test_ret
 RETRIEVAL_STAGE, WHOLE = "tests/experiments/test_retrieval.py", "tests/experiments/test_xtreme.py"
 ANSWERS = "tests/tasks/test_question_answering.py"
 ATTENTION, LOSS = "tests/ops/test_attention.py", "tests/ops/test_vocabulary_loss.py"
-GRADIENTS = "tests/training/test_gradients.py"
+GRADIENTS, PRODUCTS = "tests/training/test_gradients.py", "tests/ops/test_products.py"
 PRECISION, MESH = "tests/training/test_precision.py", "tests/experiments/test_mesh_runs.py"
 LATE = "deterministic=deterministic"
 MUTATIONS = [
@@ -228,6 +228,12 @@ MUTATIONS = [
     Mutation("data/synthetic_tasks.py", '(label == "contradiction")', '(label == "entailment")',
              "tests/data/test_synthetic_tasks.py"),
     Mutation("experiments/run.py", "stored != stage.labels", "False", "tests/experiments/test_prediction.py"),
+    Mutation("training/checkpoint.py", "SMALLEST_SLICE = 2**20", "SMALLEST_SLICE = 0", "tests/training/test_checkpoint.py"),
+    Mutation("ops/products.py", "axis=tuple(range(x.ndim - 1)), dtype=jnp.float32", "axis=tuple(range(x.ndim - 1))", PRODUCTS),
+    Mutation("ops/products.py", "to_kernel = outer_products(x, cotangent,", "to_kernel = outer_products(x[:1], cotangent[:1],",
+             PRODUCTS),
+    Mutation("ops/products.py", "    return _affine(x, kernel, bias), (x", "    return affine(x, kernel, bias), (x", LAYERS),
+    Mutation("tools/prepare_xtreme.py", "options.size, options.seed)", "options.size)", "tests/xtreme/test_artificial.py"),
     Mutation("training/checkpoint.py", "if task_head and fresh:", "if False:", "tests/experiments/test_prediction.py"),
     Mutation("training/checkpoint.py", "if task_head or not name.startswith(TASK_HEADS)", "if not name.startswith(TASK_HEADS)",
              "tests/experiments/test_prediction.py"),
