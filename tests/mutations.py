@@ -144,7 +144,7 @@ MUTATIONS = [
     Mutation("training/objectives.py", ".argmax(-1)", ".argmin(-1)", PROGRAM),
     Mutation("training/program.py", "rows, length, slots = training.batch_size, data.seq_length",
              "rows, length, slots = training.batch_size, 2 * data.seq_length", PROGRAM),
-    Mutation("training/program.py", "frozen(self.optimizer, params)", "jax.tree.map(lambda _: False, params)", RUN),
+    Mutation("training/program.py", "frozen(self.optimizer, params)", "jax.tree.map(lambda _: False, params)", PROGRAM),
     Mutation("experiments/run.py", " or _outdated(config, folder):", ":", AGAIN),
     Mutation("experiments/run.py", "or trained or", "or", AGAIN),
     Mutation("experiments/run.py", "checkpoint.find(source)) != came_from", "checkpoint.find(source)) == came_from", AGAIN),

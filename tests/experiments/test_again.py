@@ -15,8 +15,11 @@ SHORT = {"training.steps": 2, "training.eval_every": 0, "training.log_every": 0,
 
 @pytest.fixture
 def experiment(tmp_path, one_device):
-    """Pre-training and two fine-tunings of two steps each, which share a folder; runs it and says which stages trained."""
-    trained = []
+    """Pre-training and two fine-tunings of two steps each, which share a folder.
+
+    Runs it and says which stages were checked before anything else, and which trained.
+    """
+    trained, checked = [], []
 
     def go(fine_tuning=None, pre_training=None):
         tuned = with_changes(FINE_TUNING | {"init_from": "{workdir}/pretrain"}, SHORT)
@@ -26,17 +29,23 @@ def experiment(tmp_path, one_device):
             "two": tuned,
         }
         trained.clear()
+        checked.clear()
         return run.run({"stages": stages, "order": tuple(stages)}, tmp_path)
 
-    original = run._train_stage
+    original, check = run._train_stage, run.stages.check_stages
 
     def note(config, folder, *rest):
         trained.append(folder.name)
         return original(config, folder, *rest)
 
+    def note_checked(found, *rest):
+        checked.extend(folder.name for folder in found)
+        check(found, *rest)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "_train_stage", note)
-        go.trained, go.folder = trained, tmp_path
+        patch.setattr(run.stages, "check_stages", note_checked)
+        go.trained, go.checked, go.folder = trained, checked, tmp_path
         yield go
 
 
@@ -46,7 +55,7 @@ def test_stages_are_made_again_when_what_they_came_from_changes(experiment, capl
     first = experiment()
     assert experiment.trained == ["pretrain", "one", "two"]
     assert first["one"]["source"] == {"run": first["pretrain"]["run"], "step": 2}
-    assert experiment() == first and not experiment.trained
+    assert experiment() == first and not experiment.trained and not experiment.checked
 
     # A value of one fine-tuning costs that fine-tuning, and the old one is kept.
     second = experiment({"optimizer.learning_rate": 5e-4})
@@ -65,9 +74,15 @@ def test_stages_are_made_again_when_what_they_came_from_changes(experiment, capl
         experiment({"optimizer.learning_rate": 5e-4, "task.max_length": 64})
     assert not experiment.trained and not (experiment.folder / "pretrain").exists()
     third = experiment({"optimizer.learning_rate": 5e-4})
-    assert experiment.trained == ["pretrain", "one", "two"]
+    assert experiment.checked == experiment.trained == ["pretrain", "one", "two"]
     assert third["one"]["source"]["run"] == third["pretrain"]["run"] != first["pretrain"]["run"]
     assert (experiment.folder / "one.old2").is_dir() and (experiment.folder / "two.old1").is_dir()
+
+    # A stage that came from another checkpoint is checked too.
+    results = experiment.folder / "two" / "results.json"
+    results.write_text(results.read_text().replace(third["pretrain"]["run"], "another"))
+    experiment({"optimizer.learning_rate": 5e-4})
+    assert experiment.checked == experiment.trained == ["two"]
 
     # What pre-training costs is not lost to a slip.
     with pytest.raises(TrainingError, match=r"pretrain holds a run with another config.*\n  seed: 0 -> 1"):

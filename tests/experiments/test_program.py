@@ -75,6 +75,21 @@ def test_the_batches_of_a_task_are_what_its_program_expects(started, pretrained,
     assert like(batch) == like(program.batch)
 
 
+def test_the_gradient_of_a_run_has_no_part_in_what_is_frozen(one_device):
+    """Its norm decides about clipping."""
+
+    def norm(freeze):
+        config = settings.resolve(with_changes(TINY_PRETRAINING, {"optimizer.freeze": freeze}))
+        program = stages.make_program(config, architecture.expected_model(config, {}), sharding.make_mesh(config.mesh))
+        ones = {
+            name: jax.device_put(np.ones(leaf.shape, leaf.dtype), leaf.sharding) for name, leaf in program.batch.items()
+        }
+        with program.on_mesh():
+            return float(program.step(program.create(), ones)[1]["grad_norm"])
+
+    assert 0.0 < norm(("word_embeddings", "cls/decoder")) < 0.9 * norm(())
+
+
 def test_a_task_is_predicted_by_its_largest_logit(monkeypatch):
     logits = jnp.array([[0.1, 0.7, 0.2], [3.0, -1.0, 2.0]])
     output = SimpleNamespace(logits=logits)
