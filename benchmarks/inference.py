@@ -28,8 +28,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"vocab_size": 250_300, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
              "input_embedding_size": 8, "output_embedding_size": 24, "intermediate_size": 32},
 }  # fmt: skip
-MULTIPLE = 64
-"""Of this many tokens are rows of packed sentences."""
+ROW_MULTIPLE = 64
+"""The length of rows of packed sentences is the least multiple of it that holds the longest."""
 LEARN_FROM = 20_000
 """Lines for the vocabulary."""
 OURS, PLAIN, COMPILED = "rembert_jax", "transformers", "transformers, torch.compile"
@@ -57,7 +57,7 @@ def by_length(sentences: Sequence[list[int]], tokens: int) -> list[list[list[int
 
 def packed(sentences: Sequence[list[int]]) -> tuple[int, list[list[list[int]]]]:
     """The length of all rows, and the sentences of each: the longest first, each into the first row that has room."""
-    length = -(-max(map(len, sentences)) // MULTIPLE) * MULTIPLE
+    length = -(-max(map(len, sentences)) // ROW_MULTIPLE) * ROW_MULTIPLE
     rows: list[list[list[int]]] = []
     room: list[int] = []
     for sentence in sorted(sentences, key=len, reverse=True):

@@ -55,6 +55,8 @@ def write(output: pathlib.Path, size: int = 4000, seed: int = 0) -> dict[str, An
     """
     if size < 64:
         raise RemBertError(f"size={size}: expected at least 64 examples")
+    if seed < 0:
+        raise RemBertError(f"seed={seed}: expected at least 0")
     counts = {"train": size, "dev": size // 8, "test": size // 8}
     found: dict[str, Any] = {}
     for task in ("squad", *(name for name in TASKS if name not in ("bucc2018", "tatoeba"))):

@@ -62,6 +62,10 @@ def test_questions_of_two_tasks_differ(written):
     assert not read["xquad"] & read["mlqa"]
 
 
-def test_a_set_too_small_to_test_on_is_refused(tmp_path):
-    with pytest.raises(RemBertError, match="size=8: expected at least 64"):
-        artificial.write(tmp_path, 8)
+@pytest.mark.parametrize(
+    ("size", "seed", "message"), [(8, 0, "size=8: expected at least 64"), (64, -1, "seed=-1: expected at least 0")]
+)
+def test_what_makes_no_world_is_refused(tmp_path, size, seed, message):
+    with pytest.raises(RemBertError, match=message):
+        artificial.write(tmp_path / "new", size, seed)
+    assert not (tmp_path / "new").exists()
