@@ -151,7 +151,7 @@ def test_scores_are_those_of_the_scripts():
 def test_files_of_predictions():
     task, example = _task(), _example(name="é1")
     ranked = [Answer("13", 2.0), Answer("14", 1.0)]
-    assert json.loads(task.to_text([example], [ranked])) == {"é1": "13"}
+    assert task.to_text([example], [ranked]) == '{\n "é1": "13"\n}\n'
     details = json.loads(task.details([example], [ranked]))
     assert details == {"é1": [{"text": "13", "score": 2.0}, {"text": "14", "score": 1.0}]}
 

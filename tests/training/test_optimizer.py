@@ -291,7 +291,7 @@ def test_a_frozen_parameter_has_no_moments():
 
 def test_factors_scale_the_update_and_the_decay_of_what_they_name():
     still = jax.tree.map(jnp.zeros_like, PARAMS)
-    factors = {"dense": 0.5, "dense/bias": 3.0}
+    factors = {"dense": 2.0, "kernel": 7.0, "dense/kernel": 0.5, "dense/bias": 3.0}  # The longest name counts.
     plain, scaled = (one_update(PARAMS, GRADIENTS, weight_decay=0.3, learning_rate_factors=f) for f in ({}, factors))
     for path, factor in ((("dense", "kernel"), 0.5), (("dense", "bias"), 3.0), (("LayerNorm", "bias"), 1.0)):
         np.testing.assert_allclose(scaled[path[0]][path[1]], factor * plain[path[0]][path[1]], rtol=1e-6)

@@ -70,6 +70,7 @@ def test_the_best_of_groups_are_the_best_of_all_also_where_numbers_are_equal(col
 def test_length_does_not_count_and_zeros_are_near_nothing():
     found = search.nearest(np.array([[1.0, 1.0]]), np.array([[0.0, 0.0], [9.0, 0.0], [0.1, 0.1]]), 3, block=4)
     assert found.indices.tolist() == [[2, 1, 0]] and found.scores[0, 2] == 0.0
+    assert found.scores.dtype == search.unit(np.ones((1, 2))).dtype == np.float32
 
 
 def test_whole_blocks_are_compiled_once_and_the_last_is_as_large_as_it_needs(monkeypatch):
