@@ -27,7 +27,7 @@ EXPECTED = {"tagging": (69.1, 85.8), "topic": (71.5, 97.8), "pairs": (70.7, 89.9
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     args = common.parse_arg(arg, seed=0, smoke=False)
-    stages = {"pretrain": _pretraining(args)}
+    stages = {"pretrain": pretraining(args)}
     for task in TASKS:
         stages[f"{task}_pretrained"] = _fine_tuning(task, "init_from", args)
         stages[f"{task}_scratch"] = _fine_tuning(task, "model_from", args)
@@ -48,7 +48,8 @@ def sweep() -> list[sweeps.Member]:
     return sweeps.seeds(10)
 
 
-def _pretraining(args: SimpleNamespace) -> dict:
+def pretraining(args: SimpleNamespace) -> dict:
+    """Sections of the first stage."""
     return {
         "seed": args.seed,
         "model": {

@@ -68,6 +68,7 @@ DATA: dict[str, Callable[[pathlib.Path], str]] = {
     "quickstart.py": lambda folder: "",
     "ablations.py": text_and_tags,
     "output_embedding.py": lambda folder: "",
+    "pretrain_synthetic.py": lambda folder: "",
     "pretrain_text.py": _text_tags_and_translations,
     "rembert.py": lambda folder: "",
     **{name: lambda folder: "data=prepared,init_from=run" for name in FILES if name.startswith("xtreme/")},

@@ -1,8 +1,9 @@
 """Texts and labelled examples in artificial languages (`synthetic_world`), so that every stage runs anywhere, offline.
 
 Training text holds what text from the web holds: documents about one topic in one language, so that a hidden word can be
-predicted from its context, and only from it; documents in which words of other languages stand in the sentences of one; and
-pages of a dictionary. Held-out text holds documents in one language only.
+predicted from its context, and only from it; documents in which words of other languages stand in the sentences of one;
+pages of a dictionary; and, where a config asks for them, documents that say twice what is true in them alone. Held-out text
+holds documents in one language only.
 
 Labels come from the grammar: a part of speech for each token; the topic of a sentence; whether two sentences are about the
 same topic. Sentences whose topic is asked hold no name and no number, which all languages share, and those of a pair have no
@@ -40,22 +41,24 @@ class SyntheticConfig:
       mixed: share of training documents that mix languages: order of words and use of articles of one, half of the
         words from others, as speakers of several languages talk. They align the languages.
       dictionary: share of training documents that are pages of a dictionary.
+      retold: share of training documents that say everything twice, often in other words and another order, with numbers
+        that hold in one document only. They teach to look up what the context says, as questions about a text need it.
     """
 
     seed: int = 0
     mixed: float = 0.5
     dictionary: float = 0.1
+    retold: float = 0.0
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise RemBertError(f"seed={self.seed}: expected 0 or more")
-        for name in ("mixed", "dictionary"):
+        for name in ("mixed", "dictionary", "retold"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise RemBertError(f"{name}={getattr(self, name)}: expected a share between 0 and 1")
-        if self.mixed + self.dictionary > 1.0:
-            raise RemBertError(
-                f"mixed={self.mixed}, dictionary={self.dictionary}: expected shares whose sum is at most 1"
-            )
+        if self.mixed + self.dictionary + self.retold > 1.0:
+            shares = f"mixed={self.mixed}, dictionary={self.dictionary}, retold={self.retold}"
+            raise RemBertError(f"{shares}: expected shares whose sum is at most 1")
 
 
 class Speaker:
@@ -64,6 +67,7 @@ class Speaker:
     Attributes:
       others: languages that lend words (`FOREIGN` of them); empty for none.
       synonym: which synonym of each concept to use; None takes either.
+      invented: how often a number is not the characteristic one of its concept.
     """
 
     def __init__(
@@ -74,9 +78,10 @@ class Speaker:
         *,
         others: Sequence[Language] = (),
         synonym: int | None = None,
+        invented: float = 0.1,
     ) -> None:
         self.tongue, self.world, self.topic, self.rng = tongue, tongue.world, topic, rng
-        self.others, self.synonym = others, synonym
+        self.others, self.synonym, self.invented = others, synonym, invented
 
     def pick(self, items: Sequence[Any]) -> Any:
         return items[int(self.rng.integers(len(items)))]
@@ -102,8 +107,8 @@ class Speaker:
         return self.pick(self.world.of_topic(self.topic, upos))
 
     def number(self, concept: Concept) -> list[Token]:
-        """The characteristic number of a concept and a unit; one time in ten another number, of two or three digits."""
-        value = int(self.rng.integers(10, 1000)) if self.chance(0.1) else concept.number
+        """The characteristic number of a concept and a unit; or another number, of two or three digits (`invented`)."""
+        value = int(self.rng.integers(10, 1000)) if self.chance(self.invented) else concept.number
         return [(str(value), "NUM"), self.word("unit")]
 
     def name(self) -> list[Token]:
@@ -228,17 +233,34 @@ def draw(splits: Sequence[str], make: Callable[[], T], sentences: Callable[[T], 
             return result
 
 
+def _retold(tongue: Language, topic: int, rng: np.random.Generator) -> str:
+    """Two sentences of training text, and what they say once more."""
+
+    def tellings() -> list[str]:
+        choices = int(rng.integers(1 << 30))
+        speakers = (
+            Speaker(tongue, topic, np.random.default_rng(choices), synonym=int(rng.integers(2)), invented=1.0)
+            for _ in range(2)
+        )
+        return [to_text(speaker.sentence()) for speaker in speakers]
+
+    facts = [draw(("train",), tellings, lambda texts: texts) for _ in range(2)]
+    return " ".join(facts[int(which)][telling] for telling in range(2) for which in rng.permutation(2))
+
+
 @functools.lru_cache(
     maxsize=2**16
 )  # A training run reads each several times, and to make one takes longer than to read it.
 def document(code: str, split: str, index: int, config: SyntheticConfig = SyntheticConfig()) -> str:
-    """Document `index` of a split: three or four sentences about one topic; in training text also the other two kinds."""
+    """Document `index` of a split: three or four sentences about one topic; in training text also the other kinds."""
     rng = _rng(config.seed, code, split, "document", index)
     tongue, topic = language(code, config.seed), int(rng.integers(TOPICS))
     kind = rng.random() if split == "train" else 1.0
     if kind < config.dictionary:
         return _dictionary_page(tongue, topic, rng)
-    mixed = kind < config.dictionary + config.mixed
+    if kind < config.dictionary + config.retold:
+        return _retold(tongue, topic, rng)
+    mixed = kind < config.dictionary + config.retold + config.mixed
     speaker = Speaker(tongue, topic, rng, others=_others(code, config.seed) if mixed else ())
     sentences = [
         draw((split,), lambda: to_text(speaker.sentence()), lambda text: [text]) for _ in range(int(rng.integers(3, 5)))

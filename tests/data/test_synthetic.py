@@ -1,5 +1,6 @@
 """The artificial languages: determinism, differences between languages, labels, and their TFDS form."""
 
+import functools
 import pathlib
 import re
 import unicodedata
@@ -25,6 +26,7 @@ from rembert_jax.data.synthetic_world import FUNCTION_WORDS, LANGUAGES, UPOS, la
 from rembert_jax.errors import RemBertError
 
 CODES = tuple(LANGUAGES)
+RETOLD = SyntheticConfig(mixed=0.0, dictionary=0.0, retold=1.0)
 
 
 def document_of_world(code, split, index, seed=0):
@@ -50,9 +52,9 @@ def test_pure_function_of_its_arguments(make, code):
 def test_no_sentence_of_one_split_stands_in_another(code):
     sentences = {}
     for split in synthetic.SPLITS:
-        texts = {
-            text for i in range(400) for text in re.findall(r"[^.]+\.", document(code, split, i)) if "(" not in text
-        }
+        documents = [document(code, split, i) for i in range(400)]
+        documents += [document(code, split, i, RETOLD) for i in range(200)]
+        texts = {text for found in documents for text in re.findall(r"[^.]+\.", found) if "(" not in text}
         texts = {text.strip() for text in texts}
         texts |= {_text(tagged_sentence(code, split, i)[0]) for i in range(200)}
         texts |= {topic_sentence(code, split, i)[0] for i in range(200)}
@@ -107,11 +109,12 @@ def test_mixed_text_has_articles_where_its_language_has_them(code):
 
 
 def test_shares_of_training_documents_are_those_of_the_config():
-    config = SyntheticConfig(mixed=0.5, dictionary=0.2)
+    config = SyntheticConfig(mixed=0.5, dictionary=0.2, retold=0.2)
     documents = [document("qab", "train", i, config) for i in range(800)]
     pages = sum("(" in text for text in documents)
     mixed = sum("(" not in text and _scripts(text) != {"CYRILLIC"} for text in documents)
-    for count, share in ((pages, 0.2), (mixed, 0.5)):
+    retold = sum("(" not in text and _tellings(text, "qab") is not None for text in documents)
+    for count, share in ((pages, 0.2), (mixed, 0.5), (retold, 0.2)):
         assert abs(count / len(documents) - share) < 4 * np.sqrt(share * (1 - share) / len(documents))
 
 
@@ -120,7 +123,12 @@ def test_shares_of_training_documents_are_those_of_the_config():
     [
         ({"mixed": 1.5}, r"mixed=1\.5: expected a share between 0 and 1"),
         ({"dictionary": -0.1}, r"dictionary=-0\.1: expected a share between 0 and 1"),
-        ({"mixed": 0.7, "dictionary": 0.6}, r"mixed=0\.7, dictionary=0\.6: expected shares whose sum is at most 1"),
+        ({"retold": 2.0}, r"retold=2\.0: expected a share between 0 and 1"),
+        ({"mixed": 0.7, "dictionary": 0.6}, r"mixed=0\.7, dictionary=0\.6, retold=0\.0: expected shares whose sum is"),
+        (
+            {"mixed": 0.7, "retold": 0.4},
+            r"mixed=0\.7, dictionary=0\.1, retold=0\.4: expected shares whose sum is at most",
+        ),
         ({"seed": -1}, "seed=-1: expected 0 or more"),
     ],
 )
@@ -155,6 +163,7 @@ def test_languages_share_only_digits_punctuation_and_names():
         assert word.isdigit() or (word[0].isupper() and _script(word) == "LATIN")
 
 
+@functools.cache
 def _meanings():
     """Surface form to what it means as (language, meaning); several meanings may share a form."""
     meanings = defaultdict(set)
@@ -166,6 +175,45 @@ def _meanings():
         for name in FUNCTION_WORDS:
             meanings[tongue.word(name)[0]].add((code, name))
     return meanings
+
+
+def _meanings_of(code, word):
+    """What a word of a language may mean, inflected or not; a number and a name mean themselves."""
+    affixes = language(code, 0).affixes.values()
+    stems = [word, word[: len(word) // 2], *(word.removesuffix(affix) for affix in affixes)]
+    stems += [word.removeprefix(affix) for affix in affixes]
+    return {meaning for stem in stems for c, meaning in _meanings().get(stem, ()) if c == code} or {word}
+
+
+def _tellings(text, code):
+    """The sentences of a document in pairs that mean the same word for word; None if there are no such pairs."""
+    first, second, *others = (re.findall(r"\w+", sentence) for sentence in text.split(".")[:-1])
+    for pairs in (zip((first, second), order, strict=True) for order in (others, others[::-1]) if len(others) == 2):
+        found = list(pairs)
+        if all(
+            len(one) == len(other)
+            and all(_meanings_of(code, a) & _meanings_of(code, b) for a, b in zip(one, other, strict=True))
+            for one, other in found
+        ):
+            return found
+    return None
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_retold_document_says_everything_twice_also_in_other_words_and_orders(code):
+    documents = [document(code, "train", i, RETOLD) for i in range(100)]
+    pairs = [_tellings(text, code) for text in documents]
+    assert None not in pairs
+    told = [pair for each in pairs for pair in each]
+    # Synonyms are chosen for each telling; and two texts are rarer than one to be both of those for training.
+    assert 0.5 < np.mean([one == other for one, other in told]) < 0.9
+    numbers = [word for one, _ in told for word in one if word.isdigit()]
+    known = {str(concept.number) for concept in synthetic_world.world(0).concepts}
+    assert (
+        len(numbers) > 50 and np.mean([number in known for number in numbers]) < 0.1
+    )  # They hold in this document only.
+    kept = [re.findall(r"\w+", text.split(".")[2]) == each[0][1] for text, each in zip(documents, pairs, strict=True)]
+    assert 0.25 < np.mean(kept) < 0.75
 
 
 def test_entries_of_dictionary_pages_translate_and_a_quarter_are_function_words():
@@ -184,23 +232,12 @@ def test_entries_of_dictionary_pages_translate_and_a_quarter_are_function_words(
 
 
 def test_translations_mean_the_same_word_for_word():
-    affixes = {code: sorted(language(code, 0).affixes.values()) for code in CODES}
-    meanings = _meanings()
-
-    def stems(code, word):
-        yield word
-        yield word[: len(word) // 2]
-        yield from (word.removesuffix(affix) for affix in affixes[code])
-        yield from (word.removeprefix(affix) for affix in affixes[code])
-
     for sentences in zip(*translations(50).values(), strict=True):
         bags = []
         for code, text in zip(CODES, sentences, strict=True):
             words = [word for word in re.findall(r"\w+", text) if word != language(code, 0).function["the"]]
             assert not any(word.isdigit() or word[0].isupper() for word in words)
-            bags.append(
-                [{m for stem in stems(code, word) for c, m in meanings.get(stem, ()) if c == code} for word in words]
-            )
+            bags.append([_meanings_of(code, word) for word in words])
         assert len({len(bag) for bag in bags}) == 1
         for meaning in bags[0]:
             assert all(any(meaning & other for other in bag) for bag in bags[1:])

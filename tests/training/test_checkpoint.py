@@ -211,6 +211,14 @@ def test_report_says_what_happened(tmp_path, caplog):
     assert caplog.messages[0] == f"parameters of {tmp_path / 'checkpoints'}, step 1"
 
 
+def test_report_sums_what_stands_under_two_parts_of_a_name(caplog):
+    sizes = {"cls/dense/kernel": 1000, "cls/dense/bias": 24, "cls/decoder/bias": 3}
+    with caplog.at_level("INFO", logger="rembert_jax"):
+        checkpoint.LoadReport(loaded={}, dropped=sizes, fresh={}).log()
+    assert caplog.messages[0] == "loaded 0 arrays, 0 parameters: nothing"
+    assert caplog.messages[1] == "dropped 3 arrays, 1,027 parameters: cls/dense 1,024, cls/decoder 3"
+
+
 def test_other_shape_is_named_with_both_shapes(tmp_path):
     step = checkpoint.find(_saved(tmp_path, _state(), 1))
     other = _state(_classifier(intermediate_size=48)).params
