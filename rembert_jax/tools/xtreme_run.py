@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import pathlib
 import signal
 import sys
@@ -233,5 +234,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(0 if succeeded else 1)
 
 
+def _restart_with_huge_pages() -> None:
+    """Starts the command again with huge pages, unless it has them or is no command: as train.py does, and for its reasons."""
+    if (
+        sys.platform == "linux"
+        and "GLIBC_TUNABLES" not in os.environ
+        and "rembert_jax.tools.xtreme_run" in sys.orig_argv
+    ):
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 if __name__ == "__main__":
+    _restart_with_huge_pages()
     main()

@@ -4,10 +4,13 @@ import json
 import pathlib
 import re
 import shutil
+import subprocess
+import sys
 
 import filelock
 import numpy as np
 import pytest
+from helpers import ROOT, process_environment
 
 from rembert_jax.data import synthetic
 from rembert_jax.errors import RemBertError
@@ -279,6 +282,18 @@ def test_commands_that_make_no_sense_are_refused(data, pretrained, tmp_path, one
         pytest.raises(TrainingError, match="another xtreme_run"),
     ):
         xtreme_run.run(command(data, pretrained[0], tmp_path / "runs"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there")
+def test_the_command_starts_again_with_huge_pages_unless_the_c_library_is_told_otherwise(tmp_path):
+    """A module that Python imports at each start prints what the C library was told."""
+    (tmp_path / "sitecustomize.py").write_text("import os; print(os.environ.get('GLIBC_TUNABLES'))\n")
+    for given, starts in (({}, ["None", "glibc.malloc.hugetlb=1"]), ({"GLIBC_TUNABLES": "other"}, ["other"])):
+        environment = {name: value for name, value in process_environment().items() if name != "GLIBC_TUNABLES"}
+        environment |= {"PYTHONPATH": f"{tmp_path}", **given}
+        command = [sys.executable, "-m", "rembert_jax.tools.xtreme_run", "--tasks=none"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.stdout.split() == starts and "invalid choice: 'none'" in done.stderr
 
 
 def test_predictions_of_two_runs_for_one_language_are_refused(tmp_path):
