@@ -227,6 +227,12 @@ MUTATIONS = [
              "tests/tools/test_prepare_xtreme.py"),
     Mutation("data/synthetic_tasks.py", '(label == "contradiction")', '(label == "entailment")',
              "tests/data/test_synthetic_tasks.py"),
+    Mutation("data/synthetic.py", "invented=1.0", "invented=0.5", "tests/data/test_synthetic.py"),
+    Mutation("data/synthetic.py", "facts[int(which)][telling]", "facts[int(which)][0]", "tests/data/test_synthetic.py"),
+    Mutation("tools/xtreme_run.py", "    _restart_with_huge_pages()\n", "", WHOLE),
+    # Found by mutmut.
+    Mutation("training/optimizer.py", "key=len, default=None", "default=None", OPTIMIZER),
+    Mutation("training/search.py", "np.asarray(vectors, np.float32)", "np.asarray(vectors)", "tests/training/test_search.py"),
     Mutation("experiments/run.py", "stored != stage.labels", "False", "tests/experiments/test_prediction.py"),
     Mutation("training/checkpoint.py", "SMALLEST_SLICE = 2**20", "SMALLEST_SLICE = 0", "tests/training/test_checkpoint.py"),
     Mutation("ops/products.py", "axis=tuple(range(x.ndim - 1)), dtype=jnp.float32", "axis=tuple(range(x.ndim - 1))", PRODUCTS),
