@@ -87,14 +87,14 @@ def _export(tiny_config, random_params, folder, **changes):
 
 
 def _run(python, program, *arguments, folder):
-    offline = {"HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    variables = {"HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [python, "-c", program, *arguments],
         capture_output=True,
         text=True,
         timeout=600,
         cwd=folder,
-        env=os.environ | offline,
+        env=os.environ | variables,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
