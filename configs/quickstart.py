@@ -77,7 +77,7 @@ def pretraining(args: SimpleNamespace) -> dict:
             "eval_split": "validation",
             "eval_texts": 4 if args.smoke else 60,
             "seq_length": 64,
-            "synthetic": {"seed": args.seed},
+            "synthetic": {"seed": args.seed, "documents": 0.1 if args.smoke else 1.0},
             "parallel_texts": 8 if args.smoke else 200,
         },
         "optimizer": {"learning_rate": 3e-3, "warmup_steps": 2 if args.smoke else 200, "b2": 0.98},

@@ -110,6 +110,7 @@ TINY_PRETRAINING: dict[str, Any] = {
     "tokenizer": {"vocab_size": 300, "sample_sentences": 150, "character_coverage": 1.0},
     "data": {
         "source": "synthetic",
+        "synthetic": {"documents": 0.02},
         "languages": ("qaa", "qab"),
         "eval_split": "validation",
         "eval_texts": 4,

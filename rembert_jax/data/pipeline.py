@@ -122,7 +122,9 @@ def open_source(config: DataConfig, language: str, split: str) -> Sequence[Any]:
             raise sources.SourceError(
                 f"data.languages: unknown synthetic language {language!r}: expected one of {known}"
             )
-        size = synthetic_world.LANGUAGES[language].documents if split == config.train_split else config.eval_texts
+        size = config.eval_texts
+        if split == config.train_split:
+            size = round(synthetic_world.LANGUAGES[language].documents * config.synthetic.documents)
         texts: Any = sources.SyntheticText(language, split, size, config.synthetic)
     elif config.source == "tfds":
         name = sources.fill_pattern(config.path, "data.path", language=language)

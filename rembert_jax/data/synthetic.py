@@ -43,17 +43,19 @@ class SyntheticConfig:
       dictionary: share of training documents that are pages of a dictionary.
       retold: share of training documents that say everything twice, often in other words and another order, with numbers
         that hold in one document only. They teach to look up what the context says, as questions about a text need it.
+      documents: share that there is of each language's training documents.
     """
 
     seed: int = 0
     mixed: float = 0.5
     dictionary: float = 0.1
     retold: float = 0.0
+    documents: float = 1.0
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise RemBertError(f"seed={self.seed}: expected 0 or more")
-        for name in ("mixed", "dictionary", "retold"):
+        for name in ("mixed", "dictionary", "retold", "documents"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise RemBertError(f"{name}={getattr(self, name)}: expected a share between 0 and 1")
         if self.mixed + self.dictionary + self.retold > 1.0:

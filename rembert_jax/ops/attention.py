@@ -23,7 +23,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax.experimental.pallas.ops.tpu import splash_attention as splash_kernels
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
@@ -211,6 +210,9 @@ def _on_mesh(kernel: Callable[..., jax.Array], split: PartitionSpec | None) -> C
 
 def _splash(query: jax.Array, key: jax.Array, value: jax.Array, visible: Visible, interpret: bool = False) -> jax.Array:
     """Pallas's kernel for TPUs, whose tiles never leave the chip's fast memory."""
+    # Not above: a tenth of every start, most of which are not on TPUs.
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash_kernels
+
     length, heads = query.shape[1:3]
     shape = (length, length)
     one = splash_kernels.CausalMask(shape) if visible.causal else splash_kernels.FullMask(shape)

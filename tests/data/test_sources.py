@@ -341,9 +341,13 @@ def test_prediction_slots_follow_the_rate_unless_given():
     assert DataConfig(source="text", seq_length=512, max_predictions=80).predictions == 80
 
 
-def test_synthetic_source_has_the_languages_own_size():
+def test_synthetic_source_has_the_languages_own_size_or_a_share_of_it():
     texts = open_sources(DataConfig(source="synthetic", languages=("qad",), eval_texts=7), "train")
     assert {language: len(source) for language, source in texts.items()} == {"qad": 6000}
+    fewer = DataConfig(source="synthetic", languages=("qac", "qad"), synthetic=SyntheticConfig(documents=0.5))
+    found = open_sources(fewer, "train")
+    assert {language: len(source) for language, source in found.items()} == {"qac": 4500, "qad": 3000}
+    assert found["qad"][2999] == texts["qad"][2999]
     held_out = open_sources(DataConfig(source="synthetic", eval_texts=7), "validation")
     assert {language: len(source) for language, source in held_out.items()} == dict.fromkeys(
         synthetic_world.LANGUAGES, 7

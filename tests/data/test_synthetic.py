@@ -120,6 +120,7 @@ def test_shares_of_training_documents_are_those_of_the_config():
         ({"mixed": 1.5}, r"mixed=1\.5: expected a share between 0 and 1"),
         ({"dictionary": -0.1}, r"dictionary=-0\.1: expected a share between 0 and 1"),
         ({"retold": 2.0}, r"retold=2\.0: expected a share between 0 and 1"),
+        ({"documents": 1.1}, r"documents=1\.1: expected a share between 0 and 1"),
         ({"mixed": 0.7, "dictionary": 0.6}, r"mixed=0\.7, dictionary=0\.6, retold=0\.0: expected shares whose sum is"),
         (
             {"mixed": 0.7, "retold": 0.4},

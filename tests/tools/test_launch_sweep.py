@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +77,9 @@ def test_a_sweep_killed_in_the_middle_ends_with_the_same_table(tmp_path):
     assert sum(log.count("training a vocabulary") for log in logs) == 1
     assert sum(log.count("tokenising") for log in logs) == 2
 
+    # The first member is done, and the second one is killed while it runs.
+    shutil.copytree(whole, killed)
+    shutil.rmtree(killed / "1")
     process = launch(config, killed, start_new_session=True)
     deadline = time.monotonic() + 200
     while not (killed / "1" / "resolved_config.json").exists():
