@@ -3,13 +3,14 @@
 import types
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers import TINY_PRETRAINING, with_changes
 
 from rembert_jax.config import RemBertConfig
 from rembert_jax.experiments import run
 from rembert_jax.reports.plots import read_metrics
-from rembert_jax.training import chips, hooks
+from rembert_jax.training import chips, hooks, timing
 from rembert_jax.training.settings import TrainingConfig, TrainingError
 
 
@@ -53,6 +54,46 @@ def test_what_a_run_uses_of_its_devices_and_a_profile_are_written(tmp_path, one_
     assert list(metrics["time/compile_seconds"]) == [2] and metrics["time/compile_seconds"][2] > 0
     assert "MFU" in capsys.readouterr().err
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
+
+
+def test_the_numbers_of_the_log_are_those_of_the_clock(monkeypatch, caplog):
+    monkeypatch.setitem(chips.PEAK_FLOPS, "cpu", 1e9)
+    devices = np.array([types.SimpleNamespace(device_kind="cpu")] * 2)
+    program = types.SimpleNamespace(
+        mesh=types.SimpleNamespace(devices=devices), total_steps=5, step_flops=3_000_000_000
+    )
+    feed, now, written, shown = types.SimpleNamespace(tokens=0), [0.0], {}, []
+    log = hooks.Log(
+        program,
+        feed,
+        types.SimpleNamespace(write=written.__setitem__),
+        types.SimpleNamespace(show=lambda line, final: shown.append((line, final))),
+        every=2,
+    )
+    log.stopwatch = timing.Stopwatch(lambda: now[0])
+
+    def step(number, called, returned, tokens, loss):
+        sums = {"loss": loss, "weight": 4.0, "correct": 1.0, "grad_norm": 0.5, "learning_rate": 0.1, "finite": True}
+        now[0] = called
+        log.before(number)
+        now[0], feed.tokens = returned, tokens
+        log.after(number, None, sums)
+
+    with caplog.at_level("INFO"):
+        step(1, 2.0, 7.0, 100, 8.0)
+    assert "first step after 7.0 s, 5.0 of them for compiling it" in caplog.messages
+    step(2, 7.0, 10.0, 400, 12.0)
+    step(3, 10.0, 12.0, 700, 4.0)
+    step(4, 12.0, 14.0, 1000, 4.0)
+    step(5, 14.0, 15.0, 1200, 4.0)
+    # Without the first step; the loss is the mean over what was predicted since the last line.
+    assert shown == [
+        ("step 2/5  loss 2.500  accuracy 25.0 %  100 tokens/s  MFU 50.0 %  ETA 0:09", False),
+        ("step 4/5  loss 1.000  accuracy 25.0 %  150 tokens/s  MFU 75.0 %  ETA 0:02", False),
+        ("step 5/5  loss 1.000  accuracy 25.0 %  200 tokens/s  MFU 150.0 %  ETA 0:00", True),
+    ]
+    assert [values["time/mfu"] for values in written.values()] == [0.5, 0.75, 1.5]
+    assert [values.get("time/compile_seconds") for values in written.values()] == [5.0, None, None]
 
 
 def test_a_profile_starts_with_the_first_and_ends_with_the_last_of_its_steps(tmp_path, monkeypatch):

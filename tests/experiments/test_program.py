@@ -1,5 +1,6 @@
 """What a run computes, made without data: the shapes it expects are those that come, and its step is the trainer's."""
 
+import dataclasses
 import re
 from types import SimpleNamespace
 
@@ -107,6 +108,15 @@ def test_a_task_is_predicted_by_its_largest_logit(monkeypatch):
         mesh=sharding.make_mesh(config.mesh, jax.devices()[:1]),
     )
     np.testing.assert_array_equal(program.predict({}, {})["classes"], [1, 0])
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "fine_tuning"])
+def test_models_are_executed_as_the_config_says(started, pretrained, kind):
+    config = TINY_PRETRAINING if kind == "pretraining" else FINE_TUNING | {"init_from": str(pretrained[0])}
+    execution = {"compute_dtype": "bfloat16", "remat": "dots", "attention": "xla", "scan_layers": False}
+    program, _, state = started(with_changes(config, {"execution": execution}))
+    assert dataclasses.asdict(program.model.execution) == execution
+    assert {f"layer_{number}" for number in range(2)} <= set(state.params["rembert"]["encoder"])
 
 
 def test_a_step_never_sums_a_whole_table_over_the_parts_of_its_width():

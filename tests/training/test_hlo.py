@@ -138,6 +138,28 @@ ENTRY %main (x: f32[100]) -> f32[100] {{
     assert Program(text).collectives()["all-reduce"].sent_bytes == pytest.approx(2 * 400 * (devices - 1) / devices)
 
 
+@pytest.mark.parametrize(
+    ("kind", "shape", "sent"),
+    [
+        # Of eight devices each sends seven eighths of what it has, to all-reduce twice; of a scattered sum all but its own
+        # part, which is what comes out.
+        ("all-to-all", "f32[100]", 400 * 7 / 8),
+        ("all-reduce", "f32[100]", 2 * 400 * 7 / 8),
+        ("reduce-scatter", "f32[100]", 400 * 7),
+        ("all-gather", "f32[100]", 400 * 7 / 8),
+        ("collective-permute", "f32[100]", 400),
+    ],
+)
+def test_what_a_device_sends_by_kind(kind, shape, sent):
+    text = f"""
+ENTRY %main (x: f32[100]) -> {shape} {{
+  %x = f32[100]{{0}} parameter(0)
+  ROOT %it = {shape}{{0}} {kind}(%x), channel_id=1, replica_groups=[64,8]<=[512], to_apply=%sum
+}}
+"""
+    assert Program(text).collectives()[kind].sent_bytes == pytest.approx(sent)
+
+
 def test_the_collectives_of_a_scan_on_this_machine():
     mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,))
 
