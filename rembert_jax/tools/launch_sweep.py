@@ -20,6 +20,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -155,8 +156,12 @@ class _Running:
         return lines[-1]
 
 
-def run(launch: Launch, parallel: int, console: Console) -> list[int]:
-    """Runs the members that are not finished, `parallel` at a time, and returns those that failed."""
+def run(launch: Launch, parallel: int, console: Console, stop: threading.Event) -> list[int]:
+    """Runs the members that are not finished, `parallel` at a time, and returns those that failed.
+
+    Raises:
+      KeyboardInterrupt: once `stop` is set and the members that run have ended.
+    """
     waiting = [index for index in range(len(launch.members)) if not launch.is_finished(index)]
     done, failed = len(launch.members) - len(waiting), []
     running: list[_Running] = []
@@ -169,7 +174,8 @@ def run(launch: Launch, parallel: int, console: Console) -> list[int]:
                     running.append(_Running(launch, waiting.pop(0)))
                     if not console.is_terminal:
                         console.print(_line(launch, running[-1].index, "started"))
-                time.sleep(0.2)
+                if stop.wait(0.2):
+                    raise KeyboardInterrupt
                 for one in [one for one in running if one.process.poll() is not None]:
                     running.remove(one)
                     made += 1
@@ -256,8 +262,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(text_of(launch, options))
             return
         claim(launch)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # The members end with this program.
-        failed = run(launch, options.parallel or 1, console)
+        stop = threading.Event()
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # An exception might come while a member is started, and lose it.
+            signal.signal(number, lambda *_: stop.set())
+        failed = run(launch, options.parallel or 1, console, stop)
     except RemBertError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:

@@ -128,6 +128,37 @@ def test_members_end_with_a_launcher_that_is_told_to_end(tmp_path):
     assert not (tmp_path / "run" / "1").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_member_that_is_being_started_ends_with_the_launcher_too(tmp_path, monkeypatch, number):
+    ended = []
+
+    class Started:
+        returncode = None
+
+        def __init__(self, *_, **__):
+            os.kill(os.getpid(), number)
+            for _ in range(100):  # The signal's handler runs between two instructions of these.
+                pass
+
+        def poll(self):
+            return self.returncode
+
+        def terminate(self):
+            ended.append(self)
+
+        def wait(self):
+            assert self in ended
+
+    monkeypatch.setattr(launch_sweep.subprocess, "Popen", Started)
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        message = refused(f"--config={write_config(tmp_path)}", f"--workdir={tmp_path / 'run'}", "--parallel=2")
+    finally:
+        for each, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(each, handler)
+    assert message == "stopped; the same command goes on" and len(ended) == 2
+
+
 def refused(*arguments):
     with pytest.raises(SystemExit) as error:
         launch_sweep.main([str(argument) for argument in arguments])
