@@ -49,6 +49,7 @@ ANSWERS = "tests/tasks/test_question_answering.py"
 ATTENTION, LOSS = "tests/ops/test_attention.py", "tests/ops/test_vocabulary_loss.py"
 GRADIENTS, PRODUCTS = "tests/training/test_gradients.py", "tests/ops/test_products.py"
 PRECISION, MESH = "tests/training/test_precision.py", "tests/experiments/test_mesh_runs.py"
+LOGGING, SWEEP = "tests/experiments/test_logging.py", "tests/tools/test_launch_sweep.py"
 LATE = "deterministic=deterministic"
 MUTATIONS = [
     # What an objective sees.
@@ -139,11 +140,18 @@ MUTATIONS = [
              "self._window, self._counted_tokens = {}, [], 0", SEEDS),
     Mutation("training/objectives.py", 'sharding.mesh_axes("batch", "vocab", "embed")',
              '(("data", "fsdp"), "tensor", None)', PROGRAM),
+    Mutation("training/hooks.py", "self.stopwatch.elapsed() - self._called", "self.stopwatch.elapsed()", LOGGING),
+    Mutation("training/hooks.py", "100 * values['time/mfu']", "100 / values['time/mfu']", LOGGING),
+    Mutation("tools/launch_sweep.py", "lambda *_: stop.set()", "signal.default_int_handler", SWEEP),
     Mutation("training/hlo.py", "runs * trips", "runs", "tests/training/test_hlo.py"),
+    Mutation("training/hlo.py", '(2 if kind == "all-reduce" else 1)', "2", "tests/training/test_hlo.py"),
     Mutation("training/flops.py", 'params["length"] * sum(inside)', "sum(inside)", "tests/training/test_flops.py"),
     Mutation("training/objectives.py", ".argmax(-1)", ".argmin(-1)", PROGRAM),
     Mutation("training/program.py", "rows, length, slots = training.batch_size, data.seq_length",
              "rows, length, slots = training.batch_size, 2 * data.seq_length", PROGRAM),
+    Mutation("training/program.py", "model(model_config, execution=execution, ", "model(model_config, ", PROGRAM),
+    Mutation("training/program.py", "RemBertForMaskedLM(model_config, execution)", "RemBertForMaskedLM(model_config)",
+             PROGRAM),
     Mutation("training/program.py", "frozen(self.optimizer, params)", "jax.tree.map(lambda _: False, params)", PROGRAM),
     Mutation("experiments/run.py", " or _outdated(config, folder):", ":", AGAIN),
     Mutation("experiments/run.py", "or trained or", "or", AGAIN),
@@ -252,6 +260,7 @@ MUTATIONS = [
     Mutation("data/packing.py", 'return {**self._position(), "out": 0}', 'return {**self._start, "out": 0}', PACKING),
     Mutation("data/packing.py", 'self._documents.get_state(), self._placed - len(self._pieces)',
              "self._documents.get_state(), 0", PACKING),
+    Mutation("data/pipeline.py", ".documents * config.synthetic.documents", ".documents", "tests/data/test_sources.py"),
     Mutation("data/masking.py", "kind < 0.9", "kind < 0.91", MASKING),
     Mutation("data/masking.py", "kind < 0.8", "kind < 0.79", MASKING),
 ]  # fmt: skip
