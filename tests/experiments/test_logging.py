@@ -42,7 +42,8 @@ def test_the_peak_is_that_of_all_devices_of_their_kind(kind, peak):
     assert chips.peak_flops(devices) == (None if peak is None else 4 * peak)
 
 
-def test_what_a_run_uses_of_its_devices_and_a_profile_are_written(tmp_path, one_device, monkeypatch, capsys):
+def test_what_a_run_uses_of_its_devices_and_a_profile_are_written(tmp_path, one_device, monkeypatch, capsys, caplog):
+    caplog.set_level("INFO", logger="rembert_jax")
     monkeypatch.setitem(chips.PEAK_FLOPS, "cpu", 1e10)
     run.run(with_changes(TINY_PRETRAINING, {"training.profile_steps": (3, 4)}), tmp_path)
     metrics = {name: dict(values) for name, values in read_metrics(tmp_path / "metrics.jsonl").items()}
@@ -53,6 +54,10 @@ def test_what_a_run_uses_of_its_devices_and_a_profile_are_written(tmp_path, one_
     assert list(metrics["time/mfu"]) == [2, 4, 6]
     assert list(metrics["time/compile_seconds"]) == [2] and metrics["time/compile_seconds"][2] > 0
     assert "MFU" in capsys.readouterr().err
+    losses = metrics["dev/average/loss"]
+    assert list(losses) == [3, 6]
+    for step, loss in losses.items():
+        assert any(line.startswith(f"step {step}, held out: loss {loss:.3f}  accuracy ") for line in caplog.messages)
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
 
 

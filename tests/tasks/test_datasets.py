@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import pytest
+import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from helpers import NumberTokenizer
 
@@ -207,6 +208,21 @@ def test_tfds_task_takes_label_names_from_the_dataset(tfds_config):
     pairs = {"kind": "sequence_classification", "path": "synthetic_paws_x/{language}-0-32", "label_field": "label"}
     config = TaskConfig(**vars(tfds_config) | pairs | {"text_fields": ("sentence1", "sentence2")})
     assert open_task(config, NumberTokenizer()).labels == ("different_meaning", "paraphrase")
+
+
+@pytest.mark.parametrize(("data_dir", "expected"), [("/prepared", "/prepared"), ("", None)])
+def test_a_dataset_is_looked_for_in_the_folder_of_the_config(monkeypatch, data_dir, expected):
+    asked = []
+
+    def builder(name, data_dir):
+        asked.append((name, data_dir))
+        raise ValueError("not there")
+
+    monkeypatch.setattr(tfds, "builder", builder)
+    config = _config(source="tfds", path="xtreme_pos/xtreme_pos_{language}", data_dir=data_dir)
+    with pytest.raises(TaskError, match="not there"):
+        open_examples(config, "de", "test")
+    assert asked == [("xtreme_pos/xtreme_pos_de", expected)]
 
 
 def test_missing_tfds_split_lists_the_splits(tfds_config):

@@ -301,3 +301,14 @@ def test_unhealthy_state_is_not_saved():
     checkpoint.check_state(state)
     with pytest.raises(CheckpointError, match="non-finite"):
         checkpoint.check_state(state.replace(healthy=np.zeros((), bool)))
+
+
+def test_parameters_are_saved_over_what_a_killed_conversion_left(tmp_path):
+    left = tmp_path / "checkpoints" / "0" / "state"
+    left.mkdir(parents=True)
+    (left / "half").write_bytes(b"half of it")
+    checkpoint.save_params(tmp_path, {"rembert/a": np.arange(3.0, dtype=np.float32)}, {"step": 0})
+    np.testing.assert_array_equal(checkpoint.load_params(checkpoint.find(tmp_path))["rembert/a"], [0.0, 1.0, 2.0])
+    assert not (left / "half").exists()
+    with pytest.raises(checkpoint.CheckpointError, match="holds the checkpoints of a run already"):
+        checkpoint.save_params(tmp_path, {"rembert/a": np.zeros(3, np.float32)}, {"step": 0})

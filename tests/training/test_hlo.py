@@ -120,6 +120,28 @@ def test_what_is_begun_and_ended_of_several_arrays_in_a_branch_and_in_place_work
     assert program.memory_bytes() == begun + whole + put + sent
 
 
+def test_a_kernel_reads_the_parts_that_it_takes_and_no_more_than_all():
+    text = """
+%parts (table: f32[100,64], at: s32[]) -> f32[3,64] {
+  %table = f32[100,64]{1,0} parameter(0)
+  %at = s32[] parameter(1)
+  %slice.1 = f32[2,64]{1,0} slice(%table), slice={[0:2], [0:64]}
+  %dynamic-slice.1 = f32[1,64]{1,0} dynamic-slice(%table, %at), dynamic_slice_sizes={1,64}
+  ROOT %concatenate.1 = f32[3,64]{1,0} concatenate(%slice.1, %dynamic-slice.1), dimensions={0}
+}
+
+ENTRY %main (table: f32[100,64], at: s32[]) -> f32[3,64] {
+  %table.1 = f32[100,64]{1,0} parameter(0)
+  %at.1 = s32[] parameter(1)
+  ROOT %fusion.1 = f32[3,64]{1,0} fusion(%table.1, %at.1), kind=kLoop, calls=%parts
+}
+"""
+    # Two rows and one of the table, the number of one, and three written.
+    assert Program(text).memory_bytes() == 4 * (3 * 64 + 1 + 3 * 64)
+    whole = text.replace("f32[2,64]", "f32[100,64]").replace("0:2", "0:100").replace("f32[3,64]", "f32[101,64]")
+    assert Program(whole).memory_bytes() == 4 * (100 * 64 + 1 + 101 * 64)
+
+
 @pytest.mark.parametrize(
     ("groups", "devices"),
     [
