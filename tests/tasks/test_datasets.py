@@ -10,6 +10,7 @@ from helpers import NumberTokenizer
 
 from rembert_jax.data import synthetic_tfds, synthetic_world
 from rembert_jax.errors import RemBertError
+from rembert_jax.tasks import datasets
 from rembert_jax.tasks.base import IGNORED_LABEL, TaskConfig, TaskError
 from rembert_jax.tasks.datasets import open_examples, open_task
 
@@ -223,6 +224,17 @@ def test_a_dataset_is_looked_for_in_the_folder_of_the_config(monkeypatch, data_d
     with pytest.raises(TaskError, match="not there"):
         open_examples(config, "de", "test")
     assert asked == [("xtreme_pos/xtreme_pos_de", expected)]
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_every_split_that_a_run_needs_is_looked_for_before_it(monkeypatch, train):
+    asked = []
+    monkeypatch.setattr(datasets, "_open_tfds", lambda config, *split: asked.append(split))
+    splits = {"train_split": "train", "dev_split": "validation", "test_split": "test"}
+    config = _config(source="tfds", path="xtreme_pos/xtreme_pos_{language}", test_languages=("de", "hi"), **splits)
+    datasets.check_examples(config, train=train)
+    learnt = [("en", "train", 0), ("en", "validation", 0)]
+    assert asked == [*(learnt if train else []), ("de", "test", 0), ("hi", "test", 0)]
 
 
 def test_missing_tfds_split_lists_the_splits(tfds_config):

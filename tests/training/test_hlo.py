@@ -142,6 +142,17 @@ ENTRY %main (table: f32[100,64], at: s32[]) -> f32[3,64] {
     assert Program(whole).memory_bytes() == 4 * (100 * 64 + 1 + 101 * 64)
 
 
+def test_truths_take_a_byte_and_numbers_their_bits():
+    text = """
+ENTRY %main (which: pred[100], x: bf16[100]) -> f8e4m3fn[100] {
+  %which.1 = pred[100]{0} parameter(0)
+  %x.1 = bf16[100]{0} parameter(1)
+  ROOT %fusion.1 = f8e4m3fn[100]{0} fusion(%which.1, %x.1), kind=kLoop, calls=%nowhere
+}
+"""
+    assert Program(text).memory_bytes() == 100 + 200 + 100
+
+
 @pytest.mark.parametrize(
     ("groups", "devices"),
     [

@@ -105,3 +105,13 @@ def test_dropout_is_on_in_training_and_off_in_evaluation(kind, tiny_config, rand
     assert plain == float(jax.jit(lambda: objective(params, batch, None)["loss"])())
     noisy = [float(loss(jax.random.key(seed))) for seed in (0, 1)]
     assert len({plain, *noisy}) == 3 and noisy[0] == float(loss(jax.random.key(0)))
+
+
+def test_texts_are_pooled_over_their_own_tokens():
+    states = jnp.arange(24.0).reshape(3, 4, 2)
+    mask = jnp.array([[1, 1, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]])
+    # Tokens 0, 1 and 3 of the first, token 1 of the second, none of padding.
+    np.testing.assert_allclose(
+        objectives.POOLINGS["mean"](states, mask), [[8 / 3, 11 / 3], [10.0, 11.0], [0.0, 0.0]], rtol=1e-6
+    )
+    np.testing.assert_array_equal(objectives.POOLINGS["cls"](states, mask), [[0.0, 1.0], [8.0, 9.0], [16.0, 17.0]])
