@@ -116,7 +116,7 @@ def test_no_answer_needs_a_better_score(threshold, expected):
     rows, (output,) = _outputs(task, example, (0, 0, 1, 1.0))
     output["start_logits"][0] = output["end_logits"][0] = 3.0  # 6 against 2.
     found = task.merge(example, rows, [output])
-    assert found[0].text == expected and {"", "10 11"} <= {one.text for one in found}
+    assert found[0].text == expected and {Answer("", 6.0), Answer("10 11", 2.0)} <= set(found)
     assert _targets(rows) == [(0, 0)]
     metrics = task.metrics([example], [found], "en")
     assert metrics == dict.fromkeys(("f1", "exact_match"), float(not expected))
@@ -165,6 +165,8 @@ def test_baseline_is_where_answers_usually_stand():
     assert first(_example(question="99"))[0].text == "12 13", "of several answers the first counts"
     last = _task().baseline([_example(answers=("16 17",))])
     assert last(_example(context="20 21", answers=("20",)))[0].text == "21", "no more than there is"
+    none = _task(null_answers=True).baseline([_example(answers=())])
+    assert none(_example(context="20 21", answers=("20",)))[0].text == "20", "the first token where none is answered"
 
 
 CONTEXTS = {
