@@ -43,7 +43,7 @@ class SyntheticConfig:
       dictionary: share of training documents that are pages of a dictionary.
       retold: share of training documents that say everything twice, often in other words and another order, with numbers
         that hold in one document only. They teach to look up what the context says, as questions about a text need it.
-      documents: share that there is of each language's training documents.
+      documents: share of each language's training documents that the text has; less for a quick try.
     """
 
     seed: int = 0

@@ -262,12 +262,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(text_of(launch, options))
             return
         claim(launch)
-        stop = threading.Event()
-        for number in (
-            signal.SIGINT,
-            signal.SIGTERM,
-        ):  # An exception might come while a member is started, and lose it.
-            signal.signal(number, lambda *_: stop.set())
+        stop = threading.Event()  # And no exception: it might come while a member is started, and lose it.
+        signal.signal(signal.SIGINT, lambda *_: stop.set())
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
         failed = run(launch, options.parallel or 1, console, stop)
     except RemBertError as error:
         sys.exit(f"{type(error).__name__}: {error}")
