@@ -50,6 +50,7 @@ ATTENTION, LOSS = "tests/ops/test_attention.py", "tests/ops/test_vocabulary_loss
 GRADIENTS, PRODUCTS = "tests/training/test_gradients.py", "tests/ops/test_products.py"
 PRECISION, MESH = "tests/training/test_precision.py", "tests/experiments/test_mesh_runs.py"
 LOGGING, SWEEP = "tests/experiments/test_logging.py", "tests/tools/test_launch_sweep.py"
+WRITERS = "tests/training/test_writers.py"
 LATE = "deterministic=deterministic"
 MUTATIONS = [
     # What an objective sees.
@@ -256,6 +257,16 @@ MUTATIONS = [
     Mutation("tools/xtreme_run.py", "    _restart_with_huge_pages()\n", "", WHOLE),
     # Found by mutmut.
     Mutation("training/optimizer.py", "key=len, default=None", "default=None", OPTIMIZER),
+    Mutation("training/evaluators.py", "predictions[lang], lang)", "predictions[lang], None)", EVALUATORS),
+    Mutation("training/hooks.py", "len(self._window) % READ_EVERY == 0", "len(self._window) % READ_EVERY != 0", LOGGING),
+    Mutation("tasks/question_answering.py", "(length >= 1)", "(length >= 2)", ANSWERS),
+    Mutation("tasks/question_answering.py", "options.doc_stride > room", "options.doc_stride >= room", ANSWERS),
+    Mutation("training/writers.py", "add_scalar(name, value, step)", "add_scalar(name, value, None)", WRITERS),
+    Mutation("training/hlo.py", "read += _bytes(user.shape, everywhere=True)", "read += _bytes(user.shape)",
+             "tests/training/test_hlo.py"),
+    Mutation("training/objectives.py", "        **read,\n", "", OBJECTIVES),
+    Mutation("training/program.py", "range(model_config.num_hidden_layers + 1)", "range(model_config.num_hidden_layers + 2)",
+             PROGRAM),
     Mutation("training/search.py", "np.asarray(vectors, np.float32)", "np.asarray(vectors)", "tests/training/test_search.py"),
     Mutation("experiments/run.py", "stored != stage.labels", "False", "tests/experiments/test_prediction.py"),
     Mutation("training/checkpoint.py", "SMALLEST_SLICE = 2**20", "SMALLEST_SLICE = 0", "tests/training/test_checkpoint.py"),

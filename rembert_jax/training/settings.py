@@ -46,7 +46,7 @@ class TrainingConfig:
             if isinstance(value, int) and value < least:
                 raise TrainingError(f"{field.name}={value}: expected at least {least}")
         if not 0.0 <= self.z_loss < math.inf:
-            raise TrainingError(f"z_loss={self.z_loss}: expected at least 0")
+            raise TrainingError(f"z_loss={self.z_loss}: expected at least 0, and finite")
         if self.profile_steps and not (
             len(self.profile_steps) == 2 and 1 <= self.profile_steps[0] <= self.profile_steps[1]
         ):

@@ -101,6 +101,21 @@ def test_the_numbers_of_the_log_are_those_of_the_clock(monkeypatch, caplog):
     assert [values.get("time/compile_seconds") for values in written.values()] == [5.0, None, None]
 
 
+def test_the_host_runs_ahead_of_the_devices_between_the_lines_of_the_log(monkeypatch):
+    monkeypatch.setattr(hooks, "READ_EVERY", 3)
+    devices = np.array([types.SimpleNamespace(device_kind="cpu")])
+    program = types.SimpleNamespace(mesh=types.SimpleNamespace(devices=devices), total_steps=8, step_flops=1)
+    ignore = types.SimpleNamespace(write=lambda *_: None, show=lambda *_, **__: None)
+    log = hooks.Log(program, types.SimpleNamespace(tokens=0), ignore, ignore, every=0)
+    read, get = [], hooks.jax.device_get
+    monkeypatch.setattr(hooks.jax, "device_get", lambda window: (read.append(step), get(window))[1])
+    sums = {"loss": 1.0, "weight": 1.0, "correct": 1.0, "grad_norm": 0.5, "learning_rate": 0.1, "finite": True}
+    for step in range(1, 9):
+        log.before(step)
+        log.after(step, None, sums)
+    assert list(dict.fromkeys(read)) == [3, 6, 8]
+
+
 def test_a_profile_starts_with_the_first_and_ends_with_the_last_of_its_steps(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(hooks.jax.profiler, "start_trace", lambda folder: calls.append("start"))
@@ -120,6 +135,8 @@ def test_a_profile_starts_with_the_first_and_ends_with_the_last_of_its_steps(tmp
     assert profiled(range(3, 6), (2, 4)) == ["start", 3, 4, "stop", 5], "a run that goes on within them"
     assert profiled(range(5, 7), (2, 4)) == [5, 6] and profiled(range(1, 3), ()) == [1, 2]
     assert profiled(range(1, 3), (2, 4)) == [1, "start", 2, "stop"], "a run that ends within them"
+    first = TrainingConfig(batch_size=8, steps=10, profile_steps=(1, 1)).profile_steps
+    assert profiled(range(1, 3), first) == ["start", 1, "stop", 2]
 
 
 @pytest.mark.parametrize("steps", [(1,), (0, 3), (4, 3), (1, 2, 3)])

@@ -110,6 +110,18 @@ def test_a_task_is_predicted_by_its_largest_logit(monkeypatch):
     np.testing.assert_array_equal(program.predict({}, {})["classes"], [1, 0])
 
 
+def test_a_search_is_estimated_by_the_vectors_of_every_layer(tiny_config):
+    task = {
+        "kind": "retrieval", "source": "jsonl", "path": "{language}-{side}", "train_language": "en", "test_languages": ("de",),
+        "text_fields": ("text",), "label_field": "translations", "max_length": 8, "options": {"method": "margin"},
+    }  # fmt: skip
+    config = settings.resolve({"predict_with": "x", "task": task, "training": {"batch_size": 4}})
+    program = stages.make_program(config, tiny_config, sharding.make_mesh(config.mesh, jax.devices()[:1]))
+    with program.on_mesh():
+        found = jax.eval_shape(program.outputs, program.state.params, program.batch)
+    assert found["vectors"].shape == (4, 1 + tiny_config.num_hidden_layers, tiny_config.hidden_size)
+
+
 @pytest.mark.parametrize("kind", ["pretraining", "fine_tuning"])
 def test_models_are_executed_as_the_config_says(started, pretrained, kind):
     config = TINY_PRETRAINING if kind == "pretraining" else FINE_TUNING | {"init_from": str(pretrained[0])}

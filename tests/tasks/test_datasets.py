@@ -269,7 +269,9 @@ def test_tfds_dataset_in_another_file_format_says_how(tfds_config):
     (info,) = pathlib.Path(tfds_config.data_dir).rglob("dataset_info.json")
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(
-        TaskError, match=r"TFRECORD is not supported\. Check.*prepare it with .*\(file_format=\"array_record\"\)"
+        TaskError,
+        match=r"'synthetic_pos/qab-0-32/1\.0\.0' .*TFRECORD is not supported\. Check.*"
+        r"prepare it with .*\(file_format=\"array_record\"\)",
     ) as error:
         open_examples(tfds_config, "qab", "test")
     assert isinstance(error.value.__cause__, NotImplementedError)

@@ -49,6 +49,11 @@ def test_windows_worked_by_hand():
     assert _targets(rows) == [(7, 8), (5, 6), (0, 0)]
 
 
+def test_windows_may_stand_side_by_side():
+    rows = _task(doc_stride=5).rows(_example())
+    assert [row["input_ids"].tolist()[4:-1] for row in rows] == [[10, 11, 12, 13, 14], [15, 16, 17]]
+
+
 def test_a_long_question_is_cut_and_a_short_one_leaves_more_room():
     rows = _task().rows(_example(question="30 31 32 33"))
     assert rows[0]["input_ids"].tolist()[:4] == [CLS, 30, 31, SEP]
@@ -72,6 +77,11 @@ def test_the_best_span_of_all_windows_is_the_answer():
     assert found[0] == Answer("13 14 15", 8.0) and Answer("11 12", 6.0) in found
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     assert len({one.text for one in found}) == len(found), "each text once, by its best score"
+
+
+def test_an_answer_may_be_a_single_token():
+    task, example = _task(), _example()
+    assert task.merge(example, *_outputs(task, example, (0, 2, 2, 3.0)))[0] == Answer("12", 6.0)
 
 
 def test_spans_that_end_before_they_begin_or_are_too_long_are_none():

@@ -81,6 +81,7 @@ class Doubles:
 
     def __init__(self):
         self.most = self.now = 0
+        self.scored = []
 
     def rows(self, example):
         self.now += len(example)
@@ -96,6 +97,7 @@ class Doubles:
         return [int(output["sum"]) for output in outputs]
 
     def metrics(self, examples, predictions, language):
+        self.scored.append(language)
         right = [[2 * sum(row) for row in one] == found for one, found in zip(examples, predictions, strict=True)]
         return {"accuracy": float(np.mean(right)), "count": float(len(examples))}
 
@@ -127,12 +129,13 @@ def test_every_example_is_predicted_once_from_all_its_rows(doubles, count):
 
 
 def test_metrics_are_by_language_and_their_mean(doubles):
-    _, evaluate, _ = doubles
+    task, evaluate, _ = doubles
     splits = {"qaa": examples(0, 3), "qab": examples(1, 5)}
     found = {"qaa": evaluate.predictions(2, splits["qaa"]), "qab": [*evaluate.predictions(2, splits["qab"][:4]), [0]]}
     metrics = evaluate.metrics(splits, found)
     assert metrics["qaa"] == {"accuracy": 1.0, "count": 3} and metrics["qab"] == {"accuracy": 0.8, "count": 5}
     assert metrics["average"] == pytest.approx({"accuracy": 0.9, "count": 4})
+    assert task.scored == ["qaa", "qab"], "answers are normalised by language"
 
 
 def test_forty_languages_are_compiled_for_the_lengths_of_rows_alone(doubles):

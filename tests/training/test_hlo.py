@@ -125,7 +125,7 @@ def test_a_kernel_reads_the_parts_that_it_takes_and_no_more_than_all():
 %parts (table: f32[100,64], at: s32[]) -> f32[3,64] {
   %table = f32[100,64]{1,0} parameter(0)
   %at = s32[] parameter(1)
-  %slice.1 = f32[2,64]{1,0} slice(%table), slice={[0:2], [0:64]}
+  %slice.1 = f32[2,64]{1,0:S(1)} slice(%table), slice={[0:2], [0:64]}
   %dynamic-slice.1 = f32[1,64]{1,0} dynamic-slice(%table, %at), dynamic_slice_sizes={1,64}
   ROOT %concatenate.1 = f32[3,64]{1,0} concatenate(%slice.1, %dynamic-slice.1), dimensions={0}
 }
@@ -136,10 +136,38 @@ ENTRY %main (table: f32[100,64], at: s32[]) -> f32[3,64] {
   ROOT %fusion.1 = f32[3,64]{1,0} fusion(%table.1, %at.1), kind=kLoop, calls=%parts
 }
 """
-    # Two rows and one of the table, the number of one, and three written.
+    # Two rows and one of the table, wherever the kernel puts them, the number of one, and three written.
     assert Program(text).memory_bytes() == 4 * (3 * 64 + 1 + 3 * 64)
     whole = text.replace("f32[2,64]", "f32[100,64]").replace("0:2", "0:100").replace("f32[3,64]", "f32[101,64]")
     assert Program(whole).memory_bytes() == 4 * (100 * 64 + 1 + 101 * 64)
+
+
+def test_a_kernel_within_a_kernel_reads_and_writes_its_part():
+    text = """
+%inner (row: f32[1,64], at: s32[], table: f32[100,64]) -> f32[100,64] {
+  %row = f32[1,64]{1,0} parameter(0)
+  %at = s32[] parameter(1)
+  %table = f32[100,64]{1,0} parameter(2)
+  ROOT %dynamic-update-slice.1 = f32[100,64]{1,0} dynamic-update-slice(%table, %row, %at)
+}
+
+%outer (table: f32[100,64], rows: f32[8,64], at: s32[]) -> f32[100,64] {
+  %table.1 = f32[100,64]{1,0} parameter(0)
+  %rows = f32[8,64]{1,0} parameter(1)
+  %at.1 = s32[] parameter(2)
+  %dynamic-slice.1 = f32[1,64]{1,0} dynamic-slice(%rows, %at.1), dynamic_slice_sizes={1,64}
+  ROOT %fusion.1 = f32[100,64]{1,0} fusion(%dynamic-slice.1, %at.1, %table.1), kind=kLoop, calls=%inner
+}
+
+ENTRY %main (table: f32[100,64], rows: f32[8,64], at: s32[]) -> f32[100,64] {
+  %table.2 = f32[100,64]{1,0} parameter(0)
+  %rows.1 = f32[8,64]{1,0} parameter(1)
+  %at.2 = s32[] parameter(2)
+  ROOT %fusion.2 = f32[100,64]{1,0} fusion(%table.2, %rows.1, %at.2), kind=kLoop, calls=%outer
+}
+"""
+    # One row of eight and the number of one; one row of the table is written, and nothing of it read.
+    assert Program(text).memory_bytes() == 4 * (64 + 1 + 64)
 
 
 def test_truths_take_a_byte_and_numbers_their_bits():

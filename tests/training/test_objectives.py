@@ -10,6 +10,7 @@ import pytest
 from rembert_jax import RemBertForMaskedLM, RemBertForSequenceClassification, RemBertForTokenClassification
 from rembert_jax.config import Execution
 from rembert_jax.training import objectives
+from rembert_jax.training.flops import executed_flops
 
 LENGTH = 12
 DOCUMENTS = [[5, 9, 40, 7, 11], [30, 2, 6, 3]]
@@ -86,6 +87,27 @@ def test_a_task_sees_types_and_no_padding(kind, tiny_config, random_params):
     np.testing.assert_allclose(padded[:, :4] if padded.ndim == 3 else padded, plain, atol=1e-6)
     typed = np.asarray(logits(params, {**batch, "token_type_ids": jnp.array([[0, 0, 1, 1, 0, 0]])}))
     assert np.abs((typed[:, :4] if typed.ndim == 3 else typed) - plain).max() > 1e-3
+
+
+def test_a_classifier_computes_its_last_layer_for_the_first_token_alone(tiny_config, random_params):
+    execution = Execution(scan_layers=False, attention="xla")
+    model = RemBertForSequenceClassification(tiny_config, num_labels=3, execution=execution)
+    params = random_params(model, jax.ShapeDtypeStruct((1, 4), jnp.int32))
+    ids = jnp.array([[5, 9, 40, 7, 11, 0], [30, 2, 6, 3, 0, 0]])
+    batch = {"input_ids": ids, "attention_mask": (ids > 0).astype(jnp.int32), "token_type_ids": jnp.zeros_like(ids)}
+
+    def part(params):
+        return objectives.task_output(model, params, batch, None).logits
+
+    def whole(params):
+        return model.apply({"params": params}, **batch).logits
+
+    np.testing.assert_allclose(part(params), whole(params), atol=1e-6)
+    width, inner, others = tiny_config.hidden_size, tiny_config.intermediate_size, 2 * 5
+    # Of each other token: query and output, scores and values of six neighbours, and two products of the feed-forward layer.
+    saved = others * 2 * (2 * width**2 + 2 * 6 * width + 2 * width * inner)
+    flops = [executed_flops(jax.make_jaxpr(function)(params)) for function in (whole, part)]
+    assert flops[0] - flops[1] == saved
 
 
 @pytest.mark.parametrize("kind", ["masked_lm", "classification"])

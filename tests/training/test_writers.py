@@ -86,6 +86,16 @@ def test_other_processes_write_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_tensorboard_gets_names_values_and_steps(tmp_path, monkeypatch):
+    added = []
+    board = types.SimpleNamespace(add_scalar=lambda *scalar: added.append(scalar), close=lambda: added.append("closed"))
+    monkeypatch.setattr(writers, "_event_writer", lambda folder: added.append(folder) or board)
+    writer = MetricWriter(tmp_path, enabled=True)
+    writer.write(7, {"train/loss": 1.5, "train/accuracy": 0.5})
+    writer.close()
+    assert added == [str(tmp_path / "tensorboard"), ("train/loss", 1.5, 7), ("train/accuracy", 0.5, 7), "closed"]
+
+
 def test_a_failing_sink_is_reported_once_and_dropped(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(FailingBoard, "calls", 0)
     monkeypatch.setattr(writers, "_event_writer", FailingBoard)
@@ -120,7 +130,7 @@ def test_wandb_gets_config_and_scalars(tmp_path, monkeypatch):
     writer = MetricWriter(tmp_path, enabled=True, wandb_project="project", config={"seed": 3})
     writer.write(7, {"x": 1.5})
     writer.close()
-    assert (opened["project"], opened["config"], opened["dir"]) == ("project", {"seed": 3}, str(tmp_path))
+    assert opened == {"project": "project", "config": {"seed": 3}, "dir": str(tmp_path), "name": tmp_path.name}
     assert logged == [(7, {"x": 1.5}), "finished"]
 
 
@@ -175,3 +185,6 @@ def test_messages_of_the_package_are_shown_once(package_logger, capsys):
     logging.getLogger("another").info("unseen")
     assert re.fullmatch(r"\d\d:\d\d:\d\d step 3\n", capsys.readouterr().err)
     assert logging.getLogger().handlers == before and not package_logger.propagate, "of other packages nothing changes"
+    writers.log_to_terminal(process=1)
+    package_logger.info("seen in the first process"), package_logger.warning("seen")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d .*seen\n", capsys.readouterr().err)
