@@ -259,6 +259,7 @@ MUTATIONS = [
     Mutation("training/optimizer.py", "key=len, default=None", "default=None", OPTIMIZER),
     Mutation("training/evaluators.py", "predictions[lang], lang)", "predictions[lang], None)", EVALUATORS),
     Mutation("training/hooks.py", "len(self._window) % READ_EVERY == 0", "len(self._window) % READ_EVERY != 0", LOGGING),
+    Mutation("tasks/question_answering.py", 'np.argsort(-logits, kind="stable")', "np.argsort(-logits)", ANSWERS),
     Mutation("tasks/question_answering.py", "(length >= 1)", "(length >= 2)", ANSWERS),
     Mutation("tasks/question_answering.py", "options.doc_stride > room", "options.doc_stride >= room", ANSWERS),
     Mutation("training/writers.py", "add_scalar(name, value, step)", "add_scalar(name, value, None)", WRITERS),

@@ -167,7 +167,7 @@ def _files(config: TaskConfig, language: str, split: str, side: str) -> list[pat
         raise TaskError(str(error)) from error
 
 
-def check_examples(config: TaskConfig, *, train: bool = True) -> None:
+def check_examples(config: TaskConfig, *, train: bool) -> None:
     """Raises `TaskError` if a language lacks a split that the run needs; looks for files and does not read them."""
     sides = family(config.kind).sides
     learnt = [(config.train_language, split) for split in (config.train_split, config.dev_split)] if train else []

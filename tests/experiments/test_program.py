@@ -108,6 +108,7 @@ def test_a_task_is_predicted_by_its_largest_logit(monkeypatch):
         mesh=sharding.make_mesh(config.mesh, jax.devices()[:1]),
     )
     np.testing.assert_array_equal(program.predict({}, {})["classes"], [1, 0])
+    assert program.step_flops == architecture.RemBertConfig().training_flops(8, 24, 0), "of the encoder alone"
 
 
 def test_a_search_is_estimated_by_the_vectors_of_every_layer(tiny_config):

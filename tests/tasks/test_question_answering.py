@@ -64,7 +64,8 @@ def test_a_long_question_is_cut_and_a_short_one_leaves_more_room():
 def _outputs(task, example, *best):
     """Logits that are low everywhere but for (window, start, end, logit) by the context's tokens."""
     rows = task.rows(example)
-    found = [{name: np.full(12, LOW, np.float32) for name in ("start_logits", "end_logits")} for _ in rows]
+    length = task.config.max_length + 2
+    found = [{name: np.full(length, LOW, np.float32) for name in ("start_logits", "end_logits")} for _ in rows]
     for window, start, end, logit in best:
         first = len(task._question(example)) + 2 - window * task.options.doc_stride
         found[window]["start_logits"][first + start] = found[window]["end_logits"][first + end] = logit
@@ -82,6 +83,15 @@ def test_the_best_span_of_all_windows_is_the_answer():
 def test_an_answer_may_be_a_single_token():
     task, example = _task(), _example()
     assert task.merge(example, *_outputs(task, example, (0, 2, 2, 3.0)))[0] == Answer("12", 6.0)
+
+
+def test_of_equal_spans_the_first_in_the_text_is_taken():
+    words = [str(number) for number in range(10, 60)]
+    task, example = _task(max_length=60, n_best=1), _example(context=" ".join(words), answers=("10",))
+    rows, (output,) = _outputs(task, example)
+    for name in output:
+        output[name][4 + 25 :] = 1.0  # Twenty-five tokens are before the first of those that are the best.
+    assert task.merge(example, rows, [output]) == [Answer("35", 2.0)]
 
 
 def test_spans_that_end_before_they_begin_or_are_too_long_are_none():

@@ -145,7 +145,7 @@ ENTRY %main (table: f32[100,64], at: s32[]) -> f32[3,64] {
 def test_a_kernel_within_a_kernel_reads_and_writes_its_part():
     text = """
 %inner (row: f32[1,64], at: s32[], table: f32[100,64]) -> f32[100,64] {
-  %row = f32[1,64]{1,0} parameter(0)
+  %row = f32[1,64]{1,0:S(1)} parameter(0)
   %at = s32[] parameter(1)
   %table = f32[100,64]{1,0} parameter(2)
   ROOT %dynamic-update-slice.1 = f32[100,64]{1,0} dynamic-update-slice(%table, %row, %at)

@@ -44,6 +44,14 @@ class FailingBoard:
         raise OSError("still full")
 
 
+def test_lines_have_the_time_in_milliseconds(tmp_path, monkeypatch):
+    monkeypatch.setattr(writers.time, "time", lambda: 1234.56789)
+    writer = MetricWriter(tmp_path, enabled=True)
+    writer.write(1, {"x": 0.5})
+    writer.close()
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "time": 1234.568, "x": 0.5}
+
+
 def test_scalars_go_to_json_lines_and_event_files(tmp_path):
     writer = MetricWriter(tmp_path, enabled=True)
     writer.write(1, {"train/loss": 2.5})
@@ -116,7 +124,8 @@ def test_missing_wandb_is_reported_and_does_not_stop(tmp_path, monkeypatch, capl
     writer = MetricWriter(tmp_path, enabled=True, wandb_project="project")
     writer.write(1, {"x": 0.0})
     writer.close()
-    assert "Weights & Biases is not available" in caplog.text
+    (warning,) = caplog.messages
+    assert warning.startswith("Weights & Biases is not available and will not be used: import of wandb halted")
     assert len(read(tmp_path)) == 1
 
 
