@@ -265,6 +265,7 @@ MUTATIONS = [
     Mutation("training/writers.py", "add_scalar(name, value, step)", "add_scalar(name, value, None)", WRITERS),
     Mutation("training/hlo.py", "read += _bytes(user.shape, everywhere=True)", "read += _bytes(user.shape)",
              "tests/training/test_hlo.py"),
+    Mutation("training/objectives.py", "z_loss: float = 0.0", "z_loss: float = 1.0", OBJECTIVES),
     Mutation("training/objectives.py", "        **read,\n", "", OBJECTIVES),
     Mutation("training/program.py", "range(model_config.num_hidden_layers + 1)", "range(model_config.num_hidden_layers + 2)",
              PROGRAM),

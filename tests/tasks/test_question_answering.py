@@ -172,8 +172,8 @@ def test_files_of_predictions():
     task, example = _task(), _example(name="é1")
     ranked = [Answer("13", 2.0), Answer("14", 1.0)]
     assert task.to_text([example], [ranked]) == '{\n "é1": "13"\n}\n'
-    details = json.loads(task.details([example], [ranked]))
-    assert details == {"é1": [{"text": "13", "score": 2.0}, {"text": "14", "score": 1.0}]}
+    details = task.details([example], [ranked])
+    assert "é1" in details and json.loads(details) == {"é1": [{"text": "13", "score": 2.0}, {"text": "14", "score": 1.0}]}
 
 
 def test_baseline_is_where_answers_usually_stand():

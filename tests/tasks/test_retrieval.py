@@ -89,6 +89,10 @@ def test_text_that_is_none_is_named():
         task().rows({"text": None, "where": "f:3"})
 
 
+def test_one_neighbour_is_enough():
+    assert task(options={"neighbours": 1}).options.neighbours == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -73,6 +73,9 @@ def test_a_text_worked_by_hand():
     # The sum over devices, the copy of a part that is read, the sum over its values.
     rest = (640 * 4 + 640 * 2) + (640 * 4 + 4) + (640 * 2 + 4 + 4)
     assert program.memory_bytes() == 10 * loop + rest
+    before, main = TEXT.split("ENTRY ")
+    elsewhere = Program(before.replace("%sum (", f"ENTRY {main}\n%sum ("))
+    assert (elsewhere.collectives(), elsewhere.memory_bytes()) == (found, 10 * loop + rest), "wherever the entry stands"
 
 
 OTHER_FORMS = """

@@ -55,6 +55,19 @@ def test_documents_of_a_packed_row_are_learnt_as_if_each_had_a_row_of_its_own(ma
     assert together["loss"] == pytest.approx(apart["loss"], rel=1e-5)
 
 
+def test_the_loss_is_the_cross_entropy_of_the_logits_at_what_is_masked(masked_lm):
+    model, params = masked_lm
+    batch = packed([[0, 1], [1]])
+    seen = {name: batch[name] for name in ("input_ids", "position_ids", "segment_ids")}
+    logits = np.asarray(model.apply({"params": params}, **seen).logits, np.float64)
+    chosen = [(row, batch["masked_positions"][row, slot], batch["masked_labels"][row, slot])
+              for row, slots in ((0, 4), (1, 2)) for slot in range(slots)]  # fmt: skip
+    expected = sum(np.log(np.exp(logits[row, at]).sum()) - logits[row, at, label] for row, at, label in chosen)
+    sums = sums_of(model, params, batch)
+    assert (sums["loss"], sums["weight"]) == (pytest.approx(expected, rel=1e-5), 6)
+    assert set(sums) == {"loss", "weight", "correct"}, "no penalty unless it is asked for"
+
+
 def test_what_stands_in_padding_does_not_matter(masked_lm):
     model, params = masked_lm
     batch = packed([[0]])
