@@ -173,7 +173,9 @@ def test_files_of_predictions():
     ranked = [Answer("13", 2.0), Answer("14", 1.0)]
     assert task.to_text([example], [ranked]) == '{\n "é1": "13"\n}\n'
     details = task.details([example], [ranked])
-    assert "é1" in details and json.loads(details) == {"é1": [{"text": "13", "score": 2.0}, {"text": "14", "score": 1.0}]}
+    assert "é1" in details and json.loads(details) == {
+        "é1": [{"text": "13", "score": 2.0}, {"text": "14", "score": 1.0}]
+    }
 
 
 def test_baseline_is_where_answers_usually_stand():
