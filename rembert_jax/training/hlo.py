@@ -74,7 +74,8 @@ class Program:
                 trips = self._trips(instruction.called("condition") or "")
                 self._visit(instruction.called("body") or "", runs * trips, scheduled=scheduled)
                 continue
-            for key in ("calls", "true_computation", "false_computation", "async_execution_thread"):
+            parts = ("calls", "true_computation", "false_computation")
+            for key in ("to_apply",) if instruction.opcode == "call" else parts:
                 if called := instruction.called(key):
                     whole = scheduled and instruction.opcode in ("call", "conditional", "async-start")
                     self._visit(called, runs, scheduled=whole)

@@ -101,19 +101,43 @@ def test_the_numbers_of_the_log_are_those_of_the_clock(monkeypatch, caplog):
     assert [values.get("time/compile_seconds") for values in written.values()] == [5.0, None, None]
 
 
+SUMS = {"loss": 1.0, "weight": 1.0, "correct": 1.0, "grad_norm": 0.5, "learning_rate": 0.1, "finite": True}
+
+
+def _log(total_steps):
+    """A log that writes nothing and has a line at the end only."""
+    mesh = types.SimpleNamespace(devices=np.array([types.SimpleNamespace(device_kind="cpu")]))
+    program = types.SimpleNamespace(mesh=mesh, total_steps=total_steps, step_flops=1)
+    ignore = types.SimpleNamespace(write=lambda *_: None, show=lambda *_, **__: None, clear=lambda: None)
+    return hooks.Log(program, types.SimpleNamespace(tokens=0), ignore, ignore, every=0)
+
+
 def test_the_host_runs_ahead_of_the_devices_between_the_lines_of_the_log(monkeypatch):
     monkeypatch.setattr(hooks, "READ_EVERY", 3)
-    devices = np.array([types.SimpleNamespace(device_kind="cpu")])
-    program = types.SimpleNamespace(mesh=types.SimpleNamespace(devices=devices), total_steps=8, step_flops=1)
-    ignore = types.SimpleNamespace(write=lambda *_: None, show=lambda *_, **__: None)
-    log = hooks.Log(program, types.SimpleNamespace(tokens=0), ignore, ignore, every=0)
-    read, get = [], hooks.jax.device_get
+    log, read, get = _log(total_steps=8), [], hooks.jax.device_get
     monkeypatch.setattr(hooks.jax, "device_get", lambda window: (read.append(step), get(window))[1])
-    sums = {"loss": 1.0, "weight": 1.0, "correct": 1.0, "grad_norm": 0.5, "learning_rate": 0.1, "finite": True}
     for step in range(1, 9):
         log.before(step)
-        log.after(step, None, sums)
+        log.after(step, None, SUMS)
     assert list(dict.fromkeys(read)) == [3, 6, 8]
+
+
+@pytest.mark.parametrize("hook", ["evaluation", "checkpoint"])
+def test_nothing_is_evaluated_or_saved_after_a_step_that_is_not_finite(hook):
+    log = _log(total_steps=8)
+    if hook == "evaluation":
+        second = hooks.Evaluate(log, lambda params: pytest.fail("evaluated"), 4, None, None, {})
+    else:
+        store = types.SimpleNamespace(
+            wait=lambda: None, latest_step=None, save=lambda *_: pytest.fail("saved"), directory=None
+        )
+        second = hooks.Save(log, store, 4, {})
+    with pytest.raises(TrainingError, match=r"^step 3: .*not finite.*; the update was not made"):
+        for step in range(1, 9):
+            log.before(step)
+            for one in (log, second):
+                one.after(step, None, {**SUMS, "finite": step < 3})
+    assert step == 4
 
 
 def test_a_profile_starts_with_the_first_and_ends_with_the_last_of_its_steps(tmp_path, monkeypatch):

@@ -130,7 +130,7 @@ def test_logits_outside_of_the_window_do_not_count():
     assert task.merge(example, rows, [output])[0] == Answer("10 11", 2.0)
 
 
-@pytest.mark.parametrize(("threshold", "expected"), [(0.0, ""), (3.9, ""), (4.1, "10 11")])
+@pytest.mark.parametrize(("threshold", "expected"), [(0.0, ""), (3.9, ""), (4.0, "10 11"), (4.1, "10 11")])
 def test_no_answer_needs_a_better_score(threshold, expected):
     task, example = _task(null_answers=True, null_threshold=threshold), _example(context="10 11", answers=())
     rows, (output,) = _outputs(task, example, (0, 0, 1, 1.0))

@@ -28,6 +28,8 @@ def layers(count, remat):
 
 def test_a_product_is_twice_its_multiplications():
     assert flops(lambda x, w: x @ w, X, W) == PRODUCT
+    assert flops(lambda x, w: x @ w[:, :3], X, W) == 2 * 4 * 8 * 3
+    assert flops(lambda x, w: x @ w[:, :3], X, W) == flops(lambda x, w: w[:3] @ x.T, X, W)
     assert (
         flops(lambda x: jnp.einsum("bld,bmd->blm", x, x), jax.ShapeDtypeStruct((3, 5, 7), jnp.float32))
         == 2 * 3 * 25 * 7

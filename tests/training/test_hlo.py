@@ -173,6 +173,36 @@ ENTRY %main (table: f32[100,64], rows: f32[8,64], at: s32[]) -> f32[100,64] {
     assert Program(text).memory_bytes() == 4 * (64 + 1 + 64)
 
 
+def test_what_is_called_twice_and_in_a_branch_runs_three_times():
+    text = """
+%sum (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %add.1 = f32[] add(%a, %b)
+}
+
+%shared (given: f32[64]) -> f32[64] {
+  %given = f32[64]{0} parameter(0)
+  ROOT %all-reduce.1 = f32[64]{0} all-reduce(%given), channel_id=1, replica_groups=[1,2]<=[2], to_apply=%sum
+}
+
+%kept (given: f32[64]) -> f32[64] {
+  ROOT %given.1 = f32[64]{0} parameter(0)
+}
+
+ENTRY %main (x: f32[64], which: pred[]) -> f32[64] {
+  %x = f32[64]{0} parameter(0)
+  %which = pred[] parameter(1)
+  %call.1 = f32[64]{0} call(%x), to_apply=%shared
+  %call.2 = f32[64]{0} call(%call.1), to_apply=%shared
+  ROOT %conditional.1 = f32[64]{0} conditional(%which, %call.2, %x), true_computation=%shared, false_computation=%kept
+}
+"""
+    program = Program(text)
+    found = program.collectives()["all-reduce"]
+    assert (found.calls, found.sent_bytes) == (3, 3 * 256) and program.memory_bytes() == 3 * 2 * 256
+
+
 def test_truths_take_a_byte_and_numbers_their_bits():
     text = """
 ENTRY %main (which: pred[100], x: bf16[100]) -> f8e4m3fn[100] {
