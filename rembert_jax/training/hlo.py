@@ -198,7 +198,7 @@ def _bytes(shape: str, *, everywhere: bool = False) -> float:
 
 def _sent(kind: str, instruction: _Instruction) -> float:
     """Bytes that each device sends in a ring."""
-    arrays = [_bytes(f"{t}[{s}]", everywhere=True) for t, s, _ in _ARRAY.findall(instruction.shape)]
+    arrays = [_bytes(f"{t}[{s}]") for t, s, _ in _ARRAY.findall(instruction.shape)]
     if kind == "collective-permute":
         return max(arrays, default=0.0) if instruction.opcode.endswith("-start") else sum(arrays)
     group = _group(instruction.rest)

@@ -56,6 +56,16 @@ def test_the_step_of_a_run_is_that_of_its_program_without_data(started, accumula
     assert alone.lower().as_text() == trained
 
 
+def test_parameters_are_drawn_where_they_lie_and_are_those_of_the_first_state():
+    config = settings.resolve(with_changes(TINY_PRETRAINING, {"mesh": {"data": 2, "fsdp": 2, "tensor": 2}}))
+    program = stages.make_program(config, architecture.expected_model(config, {}), sharding.make_mesh(config.mesh))
+    with program.on_mesh():
+        drawn, state = program.initial_params(), program.create()
+    assert like(drawn) == like(program.state.params)
+    assert "fsdp" in str(like(drawn)) and "tensor" in str(like(drawn))
+    jax.tree.map(np.testing.assert_array_equal, drawn, state.params)
+
+
 @pytest.mark.parametrize(
     "task",
     [

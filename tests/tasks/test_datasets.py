@@ -165,7 +165,8 @@ def test_json_objects_are_examples(tmp_path, source, second):
     assert [{**example} for example in examples] == [
         {**RECORDS[0], "where": f"{path}:1"}, {**RECORDS[1], "where": f"{path}:{second}"},
     ]  # fmt: skip
-    assert len(open_examples(config, "de", "train", limit=1)) == 1
+    (first,) = open_examples(config, "de", "train", limit=1)
+    assert first == examples[0]
     assert open_task(config, NumberTokenizer()).labels == ("A", "B")
     with pytest.raises(TaskError, match=r"task\.labels is empty; name the classes"):
         open_task(_config(source=source, path=config.path), NumberTokenizer())

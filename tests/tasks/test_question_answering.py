@@ -297,7 +297,7 @@ def test_answers_may_be_as_tfds_has_them():
     [
         ({"doc_stride": 6}, r"doc_stride=6: a window has 5 tokens \(max_length=10 less max_query_length=2 and 3\)"),
         ({"n_best": 0}, "n_best=0: expected at least 1"),
-        ({"normalisation": "x"}, "normalisation: found 'x', expected one of 'squad', 'mlqa'"),
+        ({"normalisation": "x"}, "^task.options.normalisation: found 'x', expected one of 'squad', 'mlqa'"),
     ],
 )
 def test_senseless_settings_are_refused(changes, message):

@@ -135,7 +135,7 @@ def test_interrupted_save_is_ignored(tmp_path):
     _saved(tmp_path, state, 1, 2)
     folder = tmp_path / "checkpoints"
     # What a killed process leaves: a folder under the temporary name, without the files that commit it.
-    unfinished = folder / "3.orbax-checkpoint-tmp"
+    unfinished = folder / "4.orbax-checkpoint-tmp"
     shutil.copytree(folder / "2", unfinished)
     for name in ("_CHECKPOINT_METADATA", "commit_success.txt"):
         (unfinished / name).unlink(missing_ok=True)
@@ -145,7 +145,7 @@ def test_interrupted_save_is_ignored(tmp_path):
     _assert_same(store.restore(_state(seed=1), None)[0], state)
     store.save(3, state, None, {})
     store.close()
-    assert checkpoint.find(tmp_path) == folder / "3"
+    assert checkpoint.find(tmp_path) == folder / "3" and not unfinished.exists()
 
 
 def test_find_takes_the_newest_step_and_prefers_the_best(tmp_path):

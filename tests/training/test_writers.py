@@ -64,6 +64,13 @@ def test_scalars_go_to_json_lines_and_event_files(tmp_path):
     assert b"train/loss" in content and b"train/accuracy" in content
 
 
+def test_what_is_not_finite_is_text_since_json_has_no_name_for_it(tmp_path):
+    writer = MetricWriter(tmp_path, enabled=True)
+    writer.write(1, {"x": float("nan"), "y": float("-inf")})
+    writer.close()
+    assert [(line["x"], line["y"]) for line in read(tmp_path)] == [("nan", "-inf")]
+
+
 def test_a_resumed_run_appends(tmp_path):
     for step in (1, 2):
         writer = MetricWriter(tmp_path, enabled=True)
