@@ -74,7 +74,9 @@ def test_a_text_worked_by_hand():
     rest = (640 * 4 + 640 * 2) + (640 * 4 + 4) + (640 * 2 + 4 + 4)
     assert program.memory_bytes() == 10 * loop + rest
     loop_again = "while(%while.1), condition=%condition, body=%body\n  %y = f32[10,64]{1,0} get-tuple-element(%while.2)"
-    again = TEXT.replace("%y = f32[10,64]{1,0} get-tuple-element(%while.1)", f"%while.2 = (s32[], f32[10,64]) {loop_again}")
+    again = TEXT.replace(
+        "%y = f32[10,64]{1,0} get-tuple-element(%while.1)", f"%while.2 = (s32[], f32[10,64]) {loop_again}"
+    )
     assert Program(again).collectives()["all-gather"].calls == 20 and Program(again).memory_bytes() == 20 * loop + rest
     before, main = TEXT.split("ENTRY ")
     elsewhere = Program(before.replace("%sum (", f"ENTRY {main}\n%sum ("))
