@@ -211,7 +211,7 @@ class QuestionAnswering(Task):
             context = example[self.config.text_fields[1]]
             if not (offsets := self._tokens(context)[1]):
                 return [Answer("", 0.0)]
-            begin = min(int(middle * len(offsets)), len(offsets) - 1)
+            begin = int(middle * len(offsets))
             end = min(begin + round(size), len(offsets) - 1)
             return [Answer(context[offsets[begin][0] : offsets[end][1]].strip(), 0.0)]
 

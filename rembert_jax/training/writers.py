@@ -19,10 +19,10 @@ from absl import logging as absl_logging
 logger = logging.getLogger(__name__)
 
 
-def write_file(path: pathlib.Path, content: str | bytes) -> None:
+def write_file(path: pathlib.Path, content: str) -> None:
     """Writes a file that appears complete or not at all."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    partial.write_bytes(content.encode("utf-8"))
     partial.replace(path)
 
 

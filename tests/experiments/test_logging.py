@@ -132,11 +132,11 @@ def test_nothing_is_evaluated_or_saved_after_a_step_that_is_not_finite(hook):
             wait=lambda: None, latest_step=None, save=lambda *_: pytest.fail("saved"), directory=None
         )
         second = hooks.Save(log, store, 4, {})
-    with pytest.raises(TrainingError, match=r"^step 3: .*not finite.*; the update was not made"):
+    with pytest.raises(TrainingError, match=r"^step 3: loss 3, .*not finite.*; the update was not made"):
         for step in range(1, 9):
             log.before(step)
             for one in (log, second):
-                one.after(step, None, {**SUMS, "finite": step < 3})
+                one.after(step, None, {**SUMS, "loss": float(step), "finite": step < 3})
     assert step == 4
 
 

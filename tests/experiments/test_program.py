@@ -61,7 +61,7 @@ def test_parameters_are_drawn_where_they_lie_and_are_those_of_the_first_state():
     program = stages.make_program(config, architecture.expected_model(config, {}), sharding.make_mesh(config.mesh))
     with program.on_mesh():
         drawn, state = program.initial_params(), program.create()
-    assert like(drawn) == like(program.state.params)
+    assert like(drawn) == like(program.state.params) and like(state) == like(program.state)
     assert "fsdp" in str(like(drawn)) and "tensor" in str(like(drawn))
     jax.tree.map(np.testing.assert_array_equal, drawn, state.params)
 

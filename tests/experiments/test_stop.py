@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: the run saves after the step under way, says so in one line, and goes on as if nothing had been."""
 
+import concurrent.futures
 import os
 import signal
 import subprocess
@@ -47,6 +48,15 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on(pretrained, tmp_path, one_
 
 def stored_manifest(folder, step):
     return checkpoint.read_manifest(folder / "checkpoints" / str(step))
+
+
+def test_a_run_in_another_thread_leaves_signals_alone():
+    handlers = [signal.getsignal(number) for number in hooks.Stop.SIGNALS]
+    log = hooks.Log.__new__(hooks.Log)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        stop = threads.submit(lambda: hooks.Stop(hooks.Save(log, None, 0, {}))).result()
+        assert [signal.getsignal(number) for number in hooks.Stop.SIGNALS] == handlers
+        threads.submit(stop.close).result()
 
 
 def test_a_second_interrupt_ends_at_once(monkeypatch):

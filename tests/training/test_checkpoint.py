@@ -308,7 +308,9 @@ def test_parameters_are_saved_over_what_a_killed_conversion_left(tmp_path):
     left.mkdir(parents=True)
     (left / "half").write_bytes(b"half of it")
     checkpoint.save_params(tmp_path, {"rembert/a": np.arange(3.0, dtype=np.float32)}, {"step": 0})
-    np.testing.assert_array_equal(checkpoint.load_params(checkpoint.find(tmp_path))["rembert/a"], [0.0, 1.0, 2.0])
+    found = checkpoint.load_params(checkpoint.find(tmp_path))["rembert/a"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [0.0, 1.0, 2.0])
     assert not (left / "half").exists()
     with pytest.raises(checkpoint.CheckpointError, match="holds the checkpoints of a run already"):
         checkpoint.save_params(tmp_path, {"rembert/a": np.zeros(3, np.float32)}, {"step": 0})

@@ -247,6 +247,7 @@ ENTRY %main (x: f32[100]) -> f32[100] {{
         ("reduce-scatter", "f32[100]", 400 * 7),
         ("all-gather", "f32[100]", 400 * 7 / 8),
         ("collective-permute", "f32[100]", 400),
+        ("collective-permute-start", "(f32[100], f32[100], u32[], u32[])", 400),
     ],
 )
 def test_what_a_device_sends_by_kind(kind, shape, sent):
@@ -256,7 +257,18 @@ ENTRY %main (x: f32[100]) -> {shape} {{
   ROOT %it = {shape}{{0}} {kind}(%x), channel_id=1, replica_groups=[64,8]<=[512], to_apply=%sum
 }}
 """
-    assert Program(text).collectives()[kind].sent_bytes == pytest.approx(sent)
+    assert Program(text).collectives()[kind.removesuffix("-start")].sent_bytes == pytest.approx(sent)
+
+
+def test_collectives_without_a_channel_are_told_apart_by_their_names():
+    text = """
+ENTRY %main (x: f32[100]) -> f32[100] {
+  %x = f32[100]{0} parameter(0)
+  %once = f32[100]{0} all-reduce(%x), replica_groups=[1,2]<=[2], to_apply=%sum
+  ROOT %again = f32[100]{0} all-reduce(%once), replica_groups=[1,2]<=[2], to_apply=%sum
+}
+"""
+    assert Program(text).collectives()["all-reduce"].calls == 2
 
 
 def test_the_collectives_of_a_scan_on_this_machine():

@@ -89,6 +89,12 @@ def test_wrong_values_are_refused_by_name(changes, message):
         OptimizerConfig(**{"learning_rate": 1e-3, **changes})
 
 
+def test_values_at_their_least_are_taken():
+    least = {"b1": 0.0, "b2": 0.0, "weight_decay": 0.0, "clip_norm": 0.0, "warmup_steps": 0, "accumulation": 1}
+    config = OptimizerConfig(learning_rate=1e-9, learning_rate_factors={"dense": 0.0}, **least)
+    assert {name: getattr(config, name) for name in least} == least
+
+
 def test_two_adamw_steps_equal_numpy():
     config = OptimizerConfig(
         learning_rate=0.1, warmup_steps=1, decay="constant", b1=0.8, b2=0.9, eps=0.01, weight_decay=0.5, clip_norm=0.0

@@ -184,6 +184,18 @@ def test_a_penalty_is_learnt_from_and_reported_by_itself():
     assert (np.asarray(plain.params["kernel"]) != np.asarray(other.params["kernel"])).any()
 
 
+def test_frozen_parameters_leave_dropout_on():
+    held = with_frozen(noise, lambda params: {"kernel": False})
+    gradients = [summed_gradients(held, PARAMS, BATCH, jax.random.key(seed), 1)[0]["kernel"] for seed in (0, 1)]
+    assert gradients[0][0] != gradients[1][0]
+
+
+def test_a_batch_with_a_single_prediction_counts_as_one():
+    batch = {"x": jnp.array([[1.0, 0, 0]]), "y": jnp.array([0.0]), "weight": jnp.array([1.0])}
+    _, sums = step_of(regression)(new_state(), batch)
+    assert float(sums["grad_norm"]) == pytest.approx(2 * 0.5)
+
+
 def test_frozen_parameters_have_no_gradient_and_no_part_in_its_norm():
     params = {"kernel": PARAMS["kernel"], "scale": jnp.array(2.0)}
 

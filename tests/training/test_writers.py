@@ -71,6 +71,14 @@ def test_what_is_not_finite_is_text_since_json_has_no_name_for_it(tmp_path):
     assert [(line["x"], line["y"]) for line in read(tmp_path)] == [("nan", "-inf")]
 
 
+def test_a_file_that_a_killed_process_left_empty_begins_with_a_line(tmp_path):
+    (tmp_path / "metrics.jsonl").touch()
+    writer = MetricWriter(tmp_path, enabled=True)
+    writer.write(1, {"x": 0.5})
+    writer.close()
+    assert read(tmp_path) == [{"step": 1, "x": 0.5}]
+
+
 def test_a_resumed_run_appends(tmp_path):
     for step in (1, 2):
         writer = MetricWriter(tmp_path, enabled=True)
