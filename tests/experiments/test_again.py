@@ -3,14 +3,23 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from experiments.runs import FINE_TUNING
 from helpers import TINY_PRETRAINING, with_changes
 
-from rembert_jax.experiments import run
+from rembert_jax.experiments import run, workdir
+from rembert_jax.training import checkpoint
 from rembert_jax.training.settings import TrainingError
 
 SHORT = {"training.steps": 2, "training.eval_every": 0, "training.log_every": 0, "training.checkpoint_every": 0}
+
+
+def test_a_stage_that_was_killed_knows_what_it_started_from(tmp_path):
+    source = {"run": "a run", "step": 3}
+    assert workdir.came_from(tmp_path) is None
+    checkpoint.save_params(tmp_path, {"a": np.zeros(2, np.float32)}, {"source": source})
+    assert workdir.came_from(tmp_path) == source
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def _log(total_steps):
     mesh = types.SimpleNamespace(devices=np.array([types.SimpleNamespace(device_kind="cpu")]))
     program = types.SimpleNamespace(mesh=mesh, total_steps=total_steps, step_flops=1)
     ignore = types.SimpleNamespace(write=lambda *_: None, show=lambda *_, **__: None, clear=lambda: None)
-    return hooks.Log(program, types.SimpleNamespace(tokens=0), ignore, ignore, every=0)
+    return hooks.Log(program, types.SimpleNamespace(tokens=0, position=None), ignore, ignore, every=0)
 
 
 def test_the_host_runs_ahead_of_the_devices_between_the_lines_of_the_log(monkeypatch):
@@ -120,6 +120,18 @@ def test_the_host_runs_ahead_of_the_devices_between_the_lines_of_the_log(monkeyp
         log.before(step)
         log.after(step, None, SUMS)
     assert list(dict.fromkeys(read)) == [3, 6, 8]
+
+
+@pytest.mark.parametrize(("every", "steps"), [(0, [8]), (3, [3, 6, 8]), (4, [4, 8])])
+def test_the_last_step_is_evaluated_and_saved_whatever_the_interval(every, steps):
+    log, evaluated, saved = _log(total_steps=8), [], []
+    store = types.SimpleNamespace(save=lambda step, *_: saved.append(step), wait=lambda: saved.append("waited for"))
+    evaluate = hooks.Evaluate(log, lambda params: evaluated.append(params) or {"average": {}}, every, None, None, {})
+    for step in range(1, 9):
+        log.before(step)
+        for hook in (log, evaluate, hooks.Save(log, store, every, {})):
+            hook.after(step, types.SimpleNamespace(params=step, healthy=True), SUMS)
+    assert evaluated == steps and saved == [*steps, "waited for"]
 
 
 @pytest.mark.parametrize("hook", ["evaluation", "checkpoint"])

@@ -62,6 +62,7 @@ def test_parameters_are_drawn_where_they_lie_and_are_those_of_the_first_state():
     with program.on_mesh():
         drawn, state = program.initial_params(), program.create()
     assert like(drawn) == like(program.state.params) and like(state) == like(program.state)
+    assert state.step.dtype == jnp.int32, "float32 counts to 16,777,216"
     assert "fsdp" in str(like(drawn)) and "tensor" in str(like(drawn))
     jax.tree.map(np.testing.assert_array_equal, drawn, state.params)
 
@@ -121,6 +122,31 @@ def test_a_task_is_predicted_by_its_largest_logit(monkeypatch):
     assert program.step_flops == architecture.RemBertConfig().training_flops(8, 24, 0), "of the encoder alone"
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "label"),
+    [
+        ("sequence_classification", ("sentence1", "sentence2"), "label"),
+        ("token_classification", ("tokens",), "upos"),
+        ("question_answering", ("question", "context"), "answers"),
+    ],
+)
+def test_every_task_has_a_loss_of_its_batch(tiny_config, kind, fields, label):
+    task = {
+        "kind": kind, "source": "jsonl", "path": "{language}", "train_language": "en", "test_languages": ("de",),
+        "text_fields": fields, "label_field": label, "max_length": 12,
+    }  # fmt: skip
+    if kind == "question_answering":
+        task["options"] = {"doc_stride": 2, "max_query_length": 4}
+    else:
+        task["labels"] = ("A", "B")
+    shared = {"optimizer": {"learning_rate": 1e-3}, "training": {"batch_size": 4, "steps": 1}}
+    config = settings.resolve({"model_from": "x", "task": task, **shared})
+    program = stages.make_program(config, tiny_config, sharding.make_mesh(config.mesh, jax.devices()[:1]))
+    with program.on_mesh():
+        sums = jax.eval_shape(lambda p, b: program.objective(p, b, None), program.state.params, program.batch)
+    assert {"loss", "weight"} <= set(sums) and sums["loss"].shape == ()
+
+
 def test_a_search_is_estimated_by_the_vectors_of_every_layer(tiny_config):
     task = {
         "kind": "retrieval", "source": "jsonl", "path": "{language}-{side}", "train_language": "en", "test_languages": ("de",),
@@ -140,6 +166,14 @@ def test_models_are_executed_as_the_config_says(started, pretrained, kind):
     program, _, state = started(with_changes(config, {"execution": execution}))
     assert dataclasses.asdict(program.model.execution) == execution
     assert {f"layer_{number}" for number in range(2)} <= set(state.params["rembert"]["encoder"])
+
+
+def test_no_device_holds_more_than_its_part_of_the_vocabulary():
+    config = settings.resolve(with_changes(TINY_PRETRAINING, {"mesh": {"data": 1, "tensor": 2}}))
+    model = architecture.expected_model(config, {})
+    compiled = stages.make_program(config, model, sharding.make_mesh(config.mesh, jax.devices()[:2])).lower().compile()
+    sizes = {int(size) for shape in re.findall(r"\[([\d,]+)\]", compiled.as_text()) for size in shape.split(",")}
+    assert model.vocab_size // 2 in sizes and model.vocab_size not in sizes
 
 
 def test_a_step_never_sums_a_whole_table_over_the_parts_of_its_width():

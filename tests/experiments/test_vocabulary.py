@@ -3,10 +3,12 @@
 from collections import Counter
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from helpers import TINY_PRETRAINING, with_changes
 
 from rembert_jax.experiments import architecture, settings, vocabulary
+from rembert_jax.training import checkpoint
 
 TEXTS = {"qaa": [f"a{i}" for i in range(900)], "qab": [f"b{i}" for i in range(100)]}
 
@@ -30,6 +32,13 @@ def learnt(tmp_path, monkeypatch):
         return train.found
 
     return run
+
+
+def test_a_run_that_goes_on_keeps_its_vocabulary(learnt, tmp_path):
+    first, again = learnt(), learnt(**{"tokenizer.sample_sentences": 100})
+    assert again is not first, "a failed start with other settings"
+    checkpoint.save_params(tmp_path, {"a": np.zeros(2, np.float32)}, {})
+    assert learnt(**{"tokenizer.sample_sentences": 200}) is again
 
 
 def test_a_vocabulary_is_learnt_from_languages_in_the_shares_of_pre_training(learnt):

@@ -247,6 +247,7 @@ ENTRY %main (x: f32[100]) -> f32[100] {{
         ("reduce-scatter", "f32[100]", 400 * 7),
         ("all-gather", "f32[100]", 400 * 7 / 8),
         ("collective-permute", "f32[100]", 400),
+        ("collective-permute", "(f32[100], f32[50])", 600),
         ("collective-permute-start", "(f32[100], f32[100], u32[], u32[])", 400),
     ],
 )
