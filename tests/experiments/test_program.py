@@ -169,9 +169,9 @@ def test_models_are_executed_as_the_config_says(started, pretrained, kind):
 
 
 def test_no_device_holds_more_than_its_part_of_the_vocabulary():
-    config = settings.resolve(with_changes(TINY_PRETRAINING, {"mesh": {"data": 1, "tensor": 2}}))
+    config = settings.resolve(with_changes(TINY_PRETRAINING, {"mesh": {"data": 2, "tensor": 2}}))
     model = architecture.expected_model(config, {})
-    compiled = stages.make_program(config, model, sharding.make_mesh(config.mesh, jax.devices()[:2])).lower().compile()
+    compiled = stages.make_program(config, model, sharding.make_mesh(config.mesh, jax.devices()[:4])).lower().compile()
     sizes = {int(size) for shape in re.findall(r"\[([\d,]+)\]", compiled.as_text()) for size in shape.split(",")}
     assert model.vocab_size // 2 in sizes and model.vocab_size not in sizes
 
