@@ -287,6 +287,7 @@ MUTATIONS = [
              "if due(self.every, step, -1):\n            self.save(", LOGGING),
     Mutation("training/hooks.py", "if not due(self.every, step, self.log.program.total_steps)",
              "if not due(self.every, step, -1)", LOGGING),
+    Mutation("training/checkpoint.py", '.get("run", ""), "step"', '.get("", ""), "step"', AGAIN),
     Mutation("training/checkpoint.py", 'bool(_steps(workdir / "checkpoints"))', "False", AGAIN),
     Mutation("experiments/vocabulary.py", "if own.is_file() and checkpoint.can_resume(workdir):", "if False:", RUN_VOCABULARY),
     Mutation("training/objectives.py", 'mesh_axes("batch", "vocab", "embed")', 'mesh_axes("batch", None, "embed")', PROGRAM),

@@ -22,6 +22,12 @@ def test_a_stage_that_was_killed_knows_what_it_started_from(tmp_path):
     assert workdir.came_from(tmp_path) == source
 
 
+def test_checkpoints_of_two_runs_at_the_same_place_are_told_apart(tmp_path):
+    for name in ("one", "other"):
+        checkpoint.save_params(tmp_path / name, {"a": np.zeros(2, np.float32)}, {"run": name})
+        assert checkpoint.origin(checkpoint.find(tmp_path / name)) == {"run": name, "step": 0}
+
+
 @pytest.fixture
 def experiment(tmp_path, one_device):
     """Pre-training and two fine-tunings of two steps each, which share a folder.

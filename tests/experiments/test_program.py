@@ -130,7 +130,7 @@ def test_a_task_is_predicted_by_its_largest_logit(monkeypatch):
         ("question_answering", ("question", "context"), "answers"),
     ],
 )
-def test_every_task_has_a_loss_of_its_batch(tiny_config, kind, fields, label):
+def test_every_task_has_a_loss_and_outputs_of_its_batch(tiny_config, kind, fields, label):
     task = {
         "kind": kind, "source": "jsonl", "path": "{language}", "train_language": "en", "test_languages": ("de",),
         "text_fields": fields, "label_field": label, "max_length": 12,
@@ -144,7 +144,9 @@ def test_every_task_has_a_loss_of_its_batch(tiny_config, kind, fields, label):
     program = stages.make_program(config, tiny_config, sharding.make_mesh(config.mesh, jax.devices()[:1]))
     with program.on_mesh():
         sums = jax.eval_shape(lambda p, b: program.objective(p, b, None), program.state.params, program.batch)
+        outputs = jax.eval_shape(program.outputs, program.state.params, program.batch)
     assert {"loss", "weight"} <= set(sums) and sums["loss"].shape == ()
+    assert outputs and all(leaf.shape[0] == 4 for leaf in outputs.values())
 
 
 def test_a_search_is_estimated_by_the_vectors_of_every_layer(tiny_config):
